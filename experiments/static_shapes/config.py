@@ -1,0 +1,59 @@
+"""Static shapes (N-EM section 4.1): three overlapping shapes in a binary 28x28 image.
+
+    python -m experiments.static_shapes.run --config=experiments/static_shapes/config.py:rnn_em --workdir=runs/rnn_em
+
+Names: `rnn_em`, `n_em` (the original program's K = 4), `rnn_em_k3`, `n_em_k3` (the paper's text), `demo`, `smoke`.
+Every field can be set on the command line: `--config.model.num_components=5`.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+NAMES = ("rnn_em", "n_em", "rnn_em_k3", "n_em_k3", "demo", "smoke")
+
+
+def get_config(name: str = "rnn_em") -> ConfigDict:
+    """The configuration called `name`, one of `NAMES`."""
+    if name not in NAMES:
+        raise ValueError(f"config must be one of {', '.join(NAMES)}, got {name!r}")
+    config = ConfigDict()
+    config.experiment = "static_shapes"
+    config.name = name
+    config.seed = 0  # weights, shuffling, input noise and initial gamma
+
+    config.data = data = ConfigDict()
+    data.path = placeholder(str)  # an HDF5 file in N-EM's layout; None: generate
+    data.seed = 0
+    data.image_size = 28  # pixels
+    data.num_objects = 3
+    data.num_training, data.num_validation, data.num_test = 50_000, 10_000, 10_000
+
+    config.model = model = ConfigDict()
+    model.cell = "n_em" if name.startswith("n_em") else "rnn_em"
+    model.step_size_init = "positive"  # of the n_em cell: 'positive' or 'original' (negative in half of the runs)
+    model.hidden_size = 250  # M
+    model.num_components = 3 if name.endswith("_k3") else 4  # K
+    model.num_steps = 15  # T
+    model.pixel_dist = "bernoulli"
+    model.e_sigma = 0.25  # of the Gaussian E-step
+    model.epsilon = 1e-6  # added to the likelihoods in the E-step
+    model.noise = "bitflip"
+    model.noise_prob = 0.1
+    model.gradient_gamma = True
+    model.step_weights = "last"
+    model.inter_weight = 1.0
+
+    config.training = training = ConfigDict()
+    training.learning_rate = 1e-3
+    training.batch_size = 64
+    training.max_epochs = 500
+    training.patience = 10  # epochs without a better validation loss
+    training.log_interval = 71  # steps between two visits of the host; 781 steps an epoch
+    training.scan_unroll = placeholder(int)  # EM steps per loop body; None: all
+    training.remat = False
+    training.figure_interval = 10  # epochs between two overview figures in TensorBoard
+
+    if name == "smoke":
+        data.num_training, data.num_validation, data.num_test = 512, 128, 128
+        model.num_steps, model.hidden_size, training.max_epochs, training.log_interval = 3, 32, 2, 4
+    return config

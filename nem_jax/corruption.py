@@ -1,0 +1,20 @@
+"""Input noise: what turns the clean x into x_noisy. Every function is `(key, x) -> x_noisy` once its strength is bound."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from nem_jax.types import PRNGKey
+
+
+def bitflip(key: PRNGKey, x: Float[Array, "*shape"], prob: float) -> Float[Array, "*shape"]:
+    """Flip each binary pixel (x -> 1 - x) with probability `prob` (N-EM appendix A.1: 0.1, A.2: 0.2)."""
+    flip = jax.random.bernoulli(key, prob, (x.size,)).reshape(x.shape)  # flat draws are twice as fast on CPU
+    return jnp.where(flip, 1 - x, x)
+
+
+def masked_uniform(key: PRNGKey, x: Float[Array, "*shape"], prob: float) -> Float[Array, "*shape"]:
+    """Replace each pixel by a sample of U(0, 1) with probability `prob` (N-EM section 4.3: 0.2)."""
+    mask_key, value_key = jax.random.split(key)
+    mask = jax.random.bernoulli(mask_key, prob, x.shape)
+    return jnp.where(mask, jax.random.uniform(value_key, x.shape, x.dtype), x)

@@ -1,0 +1,1 @@
+"""Data sets: each a pure function of (source, index)."""

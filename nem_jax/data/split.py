@@ -1,0 +1,42 @@
+"""What a data set is: a pure function from (source, index) to one example, and its three splits."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+
+from nem_jax.types import Example
+
+SPLITS = ("training", "validation", "test")
+
+
+class Split(NamedTuple):
+    """One split. `source` is a pytree that lives on the device: a PRNG key for generated data, arrays for stored."""
+
+    source: Any
+    size: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Attributes:
+
+    sample: `(source, index []) -> Example`, pure: the same example for the same index, on any device, in any batch.
+    splits: by the names in `SPLITS`.
+    image_shape: (H, W, C).
+    num_frames: F, 1 for static images.
+    num_groups: the largest value of `Example.groups`.
+    """
+
+    sample: Callable[[Any, jax.Array], Example]
+    splits: dict[str, Split]
+    image_shape: tuple[int, int, int]
+    num_frames: int
+    num_groups: int
+
+
+def generated_splits(seed: int, sizes: tuple[int, int, int]) -> dict[str, Split]:
+    """Splits of a generated data set: one PRNG key each, all drawn from `seed`."""
+    keys = jax.random.split(jax.random.key(seed), len(SPLITS))
+    return {name: Split(key, size) for name, key, size in zip(SPLITS, keys, sizes, strict=True)}

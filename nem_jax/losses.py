@@ -1,0 +1,85 @@
+"""The outer training objective of N-EM (section 2.4, equation 5), for one EM step of one example.
+
+All losses are sums over pixels and components, in nats; the mean over a batch is the caller's.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from nem_jax.distributions import PixelDist
+from nem_jax.types import Trajectory
+
+
+class StepLoss(NamedTuple):
+    """The objective and its two terms, `inter` without its weight."""
+
+    total: Float[Array, "*t"]
+    intra: Float[Array, "*t"]
+    inter: Float[Array, "*t"]
+
+
+def intra_loss(
+    x: Float[Array, "H W C"], psi: Float[Array, "K H W C"], gamma: Float[Array, "K H W 1"], pixel_dist: PixelDist
+) -> Float[Array, ""]:
+    """sum_ik gamma_ik (-log P(x_i | psi_ik)): each component explains its own pixels (equation 5, first term)."""
+    return jnp.sum(gamma[..., 0] * pixel_dist.nll(x, psi))
+
+
+def inter_loss(
+    psi: Float[Array, "K H W C"], gamma: Float[Array, "K H W 1"], pixel_dist: PixelDist
+) -> Float[Array, ""]:
+    """sum_ik (1 - gamma_ik) KL(P(x_i) || P(x_i | psi_ik)): and knows nothing of the rest (equation 5, second term)."""
+    return jnp.sum((1 - gamma[..., 0]) * pixel_dist.kl_from_prior(psi))
+
+
+def total_loss(
+    x: Float[Array, "H W C"],
+    psi: Float[Array, "K H W C"],
+    gamma: Float[Array, "K H W 1"],
+    pixel_dist: PixelDist,
+    inter_weight: float = 1.0,
+) -> StepLoss:
+    """Equation 5: intra + inter_weight * inter."""
+    intra = intra_loss(x, psi, gamma, pixel_dist)
+    inter = inter_loss(psi, gamma, pixel_dist)
+    return StepLoss(intra + inter_weight * inter, intra, inter)
+
+
+def loss_upper_bound(
+    x: Float[Array, "H W C"], psi: Float[Array, "K H W C"], pixel_dist: PixelDist
+) -> Float[Array, ""]:
+    """sum_i -log P(x_i | max_k psi_ik): the next-step error of N-EM's figure 5, which needs no gamma."""
+    return jnp.sum(pixel_dist.nll(x, jnp.max(psi, axis=0)))
+
+
+def step_weights(kind: str, num_steps: int) -> np.ndarray:
+    """Weight of each EM step's loss: 'last' (static images) or 'all' (1 each, sequences). Shape [T]."""
+    if kind == "last":
+        return np.eye(num_steps, dtype=np.float32)[-1]
+    if kind == "all":
+        return np.ones(num_steps, np.float32)
+    raise ValueError(f"step_weights must be 'last' or 'all', got {kind!r}")
+
+
+def trajectory_loss(
+    x: Float[Array, "T H W C"],
+    trajectory: Trajectory,
+    pixel_dist: PixelDist,
+    weights: np.ndarray,
+    inter_weight: float = 1.0,
+) -> StepLoss:
+    """The weighted sum of `total_loss` over the EM steps: what training minimises.
+
+    `weights [T]` is a constant, so that the steps before its first non-zero entry cost nothing.
+    """
+    used = slice(int(np.flatnonzero(weights)[0]), None)
+
+    def loss_at(x: jax.Array, psi: jax.Array, gamma: jax.Array) -> StepLoss:
+        return total_loss(x, psi, gamma, pixel_dist, inter_weight)
+
+    losses = jax.vmap(loss_at)(x[used], trajectory.psi[used], trajectory.gamma[used])
+    return StepLoss(*(jnp.dot(weights[used], loss) for loss in losses))

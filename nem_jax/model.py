@@ -1,0 +1,99 @@
+"""A complete N-EM model of one example: corruption, initial state and unrolled EM steps, with one cell.
+
+This is where the pure pieces meet. `infer` is the whole forward pass of one example, `example_loss` what training
+minimises; both take the model's constants as a frozen record and its weights as an argument.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from nem_jax import em, losses
+from nem_jax.distributions import PixelDist
+from nem_jax.types import Cell, Params, PRNGKey, Trajectory
+from nem_jax.unroll import unroll
+
+
+@dataclass(frozen=True)
+class NEM:
+    """Everything about a model but its weights. `dataclasses.replace` gives it another K or T.
+
+    Attributes:
+        init: `key -> params`.
+        cell: the network of one component, see `nem_jax.types.Cell`.
+        hidden_size: M.
+        pixel_dist: distribution of a pixel given psi.
+        corrupt: `(key, x) -> x_noisy`.
+        num_components: K.
+        num_steps: T.
+        gradient_gamma: whether gradients flow through gamma (static images) or not (sequences).
+        epsilon: added to the linear likelihood in the E-step.
+        step_weights: 'last' or 'all', see `losses.step_weights`.
+        inter_weight: weight of the inter-cluster loss.
+        scan_unroll: EM steps per loop body; None lays out all of them, which is fastest on CPU.
+        remat: recompute EM steps in the backward pass.
+    """
+
+    init: Callable[[PRNGKey], Params]
+    cell: Cell
+    hidden_size: int
+    pixel_dist: PixelDist
+    corrupt: Callable[[PRNGKey, jax.Array], jax.Array]
+    num_components: int
+    num_steps: int
+    gradient_gamma: bool = True
+    epsilon: float = em.E_STEP_EPSILON
+    step_weights: str = "last"
+    inter_weight: float = 1.0
+    scan_unroll: int | None = None
+    remat: bool = False
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Loss weight of each EM step, `[T]`."""
+        return losses.step_weights(self.step_weights, self.num_steps)
+
+
+def to_frames(x: Float[Array, "F H W C"], num_frames: int) -> Float[Array, "{num_frames} H W C"]:
+    """The first `num_frames` frames; a static image (F = 1) is the sequence of equal frames."""
+    if x.shape[0] == 1:
+        return jnp.broadcast_to(x, (num_frames, *x.shape[1:]))
+    chex.assert_axis_dimension_gteq(x, 0, num_frames)
+    return x[:num_frames]
+
+
+def infer(model: NEM, params: Params, key: PRNGKey, x: Float[Array, "F H W C"]) -> Trajectory:
+    """T EM steps on one example: step t reads frame t, corrupted anew, and is scored on the clean frame t + 1.
+
+    Args:
+        model: the model's constants.
+        params: its weights.
+        key: consumed; draws the input noise and the initial gamma.
+        x: clean frames, T + 1 of them or one (a static image).
+    """
+    noise_key, state_key = jax.random.split(key)
+    frames = to_frames(x, model.num_steps + 1)
+    x_noisy = model.corrupt(noise_key, frames[:-1])
+    state = em.init_state(state_key, model.num_components, model.hidden_size, x.shape[1:])
+    step = functools.partial(
+        em.em_step,
+        model.cell,
+        params,
+        pixel_dist=model.pixel_dist,
+        gradient_gamma=model.gradient_gamma,
+        epsilon=model.epsilon,
+    )
+    return unroll(step, state, x_noisy, frames[1:], scan_unroll=model.scan_unroll or model.num_steps, remat=model.remat)
+
+
+def example_loss(model: NEM, params: Params, key: PRNGKey, x: Float[Array, "F H W C"]) -> losses.StepLoss:
+    """The training objective of one example (N-EM equation 5, summed over the weighted EM steps)."""
+    trajectory = infer(model, params, key, x)
+    targets = to_frames(x, model.num_steps + 1)[1:]
+    return losses.trajectory_loss(targets, trajectory, model.pixel_dist, model.weights, model.inter_weight)

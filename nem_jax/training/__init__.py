@@ -1,0 +1,1 @@
+"""Training: state, compiled steps, epoch loop, early stopping, checkpoints, logs."""

@@ -1,0 +1,48 @@
+"""Checkpoints of a TrainState, by Orbax: written atomically, the two latest kept. The best weights are in the state."""
+
+from pathlib import Path
+from types import TracebackType
+
+import jax
+import orbax.checkpoint as ocp
+
+from nem_jax.training.state import TrainState
+
+_ITEM = "state"
+
+
+class Checkpoints:
+    """The checkpoints of one run, in `directory`, numbered by optimiser step. A context manager."""
+
+    def __init__(self, directory: Path) -> None:
+        options = ocp.CheckpointManagerOptions(max_to_keep=2)
+        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._manager.close()
+
+    def latest_step(self) -> int | None:
+        """The step of the newest complete checkpoint, None if there is none."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState) -> None:
+        """Write `state` and wait until it is on disk."""
+        step = int(state.step)
+        saved = self._manager.save(step, args=ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(state)}))
+        self._manager.wait_until_finished()
+        if not saved:
+            raise RuntimeError(f"checkpoint of step {step} was not written: one of a later step exists")
+
+    def restore(self, like: TrainState) -> TrainState:
+        """The newest state, with the shapes, types and devices of `like`.
+
+        Raises ValueError if the checkpoint holds another structure or other shapes.
+        """
+        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
+        args = ocp.args.Composite(**{_ITEM: ocp.args.StandardRestore(target)})
+        return self._manager.restore(self._manager.latest_step(), args=args)[_ITEM]

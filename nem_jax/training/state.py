@@ -1,0 +1,54 @@
+"""Everything that training carries from step to step, and that a checkpoint holds."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from nem_jax.model import NEM
+from nem_jax.types import Params, PRNGKey
+
+
+class Keys(NamedTuple):
+    """The independent random streams of one run, all from one seed."""
+
+    init: PRNGKey
+    shuffle: PRNGKey  # folded with the epoch
+    train: PRNGKey  # folded with the step
+    evaluate: PRNGKey  # the same at every epoch, so that validation losses compare
+
+
+class TrainState(NamedTuple):
+    """A resumed run needs this and the configuration, nothing else."""
+
+    step: Int[Array, ""]
+    """Number of optimiser steps taken."""
+    params: Params
+    opt_state: optax.OptState
+    best_params: Params
+    """Weights of the epoch with the lowest validation loss."""
+    best_loss: Float[Array, ""]
+    best_epoch: Int[Array, ""]
+    """Number of epochs trained when it was reached; 0 before the first validation."""
+
+
+def make_keys(seed: int) -> Keys:
+    """The random streams of `seed`."""
+    return Keys(*jax.random.split(jax.random.key(seed), len(Keys._fields)))
+
+
+def create_state(model: NEM, optimiser: optax.GradientTransformation, key: PRNGKey) -> TrainState:
+    """A fresh state: drawn weights, no step taken, nothing validated."""
+    params = model.init(key)
+    best_params = jax.tree.map(jnp.copy, params)  # a copy: the state is donated, and no buffer may be so twice
+    return TrainState(jnp.int32(0), params, optimiser.init(params), best_params, jnp.float32(jnp.inf), jnp.int32(0))
+
+
+def update_best(state: TrainState, valid_loss: Float[Array, ""], epoch: int) -> TrainState:
+    """Keep the weights if `valid_loss` is the lowest so far (a NaN never is)."""
+    if not valid_loss < state.best_loss:
+        return state
+    best_params = jax.tree.map(jnp.copy, state.params)
+    return state._replace(best_params=best_params, best_loss=jnp.float32(valid_loss), best_epoch=jnp.int32(epoch))

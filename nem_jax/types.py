@@ -1,0 +1,55 @@
+"""Records and array shapes shared by the whole package.
+
+Axis legend, always in this order:
+
+    B  batch          T  EM steps (F = T + 1 frames)      K  components
+    H  height         W  width         C  channels        M  hidden units of one component
+
+The core functions take one example, so that B never appears in them: `jax.vmap` adds it. Arrays that
+belong to one component carry K first (`psi` is `[K, H, W, C]`); images have no K axis.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jaxtyping import Array, Float, Int, Key
+
+Params = Any
+"""Weights of a network: any pytree (phi in the papers)."""
+
+PRNGKey = Key[Array, ""]
+"""A typed `jax.random.key`, consumed once."""
+
+Cell = Callable[[Params, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+"""`(params, residual [H, W, C], theta [M]) -> (theta [M], psi [H, W, C])` of one component."""
+
+
+class Example(NamedTuple):
+    """One labelled sequence; a static image is a sequence of one frame."""
+
+    x: Float[Array, "*b F H W C"]
+    """Clean frames in [0, 1]."""
+    groups: Int[Array, "*b F H W 1"]
+    """True segmentation: 1..n, and 0 where no or several objects are (ignored by the metrics)."""
+    overlaps: Int[Array, "*b F H W 1"]
+    """Number of objects that cover each pixel."""
+
+
+class EMState(NamedTuple):
+    """What the next EM step needs of the last one."""
+
+    theta: Float[Array, "*b K M"]
+    """Hidden state of each component."""
+    psi: Float[Array, "*b K H W C"]
+    """Predicted pixel parameters of each component: Bernoulli or Gaussian means."""
+    gamma: Float[Array, "*b K H W 1"]
+    """Responsibilities: posterior of the component given the pixel, sums to 1 over K."""
+
+
+class Trajectory(NamedTuple):
+    """The states after each of T EM steps."""
+
+    theta: Float[Array, "*b T K M"]
+    psi: Float[Array, "*b T K H W C"]
+    gamma: Float[Array, "*b T K H W 1"]
