@@ -5,8 +5,9 @@ Every check happens here, before anything is compiled, and names the field and w
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,8 +16,9 @@ import optax
 from ml_collections import ConfigDict
 
 from nem_jax import corruption
-from nem_jax.data.shapes import static_shapes
-from nem_jax.data.split import Dataset
+from nem_jax.data import shapes
+from nem_jax.data.hdf5 import load_hdf5
+from nem_jax.data.split import SPLITS, Dataset
 from nem_jax.distributions import Bernoulli, Gaussian, PixelDist
 from nem_jax.model import NEM
 from nem_jax.networks import cells
@@ -24,7 +26,7 @@ from nem_jax.types import Cell, Params, PRNGKey
 
 CELLS = ("rnn_em", "n_em")
 PIXEL_DISTS = ("bernoulli", "gaussian")
-NOISES = {"none": None, "bitflip": corruption.bitflip, "masked_uniform": corruption.masked_uniform}
+NOISES = {"bitflip": corruption.bitflip, "masked_uniform": corruption.masked_uniform}
 STEP_WEIGHTS = ("last", "all")
 STEP_SIZE_INITS = {"positive": cells.positive_step_size, "original": cells.original_step_size}
 
@@ -48,6 +50,8 @@ class Experiment:
     seed: int
     model: NEM
     training: TrainingOptions
+    noise: str
+    """The input noise in words."""
     load_data: Callable[[], Dataset]
     """Deferred: reading a file or drawing keys is the first thing that touches a device."""
 
@@ -59,84 +63,96 @@ def build_experiment(config: ConfigDict) -> Experiment:
         ValueError: one sentence that names the field, what it may be and what it is.
     """
     _integer(config, "seed", 0)
-    load_data = _build_data(config.data)
-    size = config.data.image_size
     return Experiment(
         seed=config.seed,
-        model=build_model(config.model, config.training, (size, size, 1)),
-        training=_build_training(config.training, config.data.num_training),
-        load_data=load_data,
+        noise=f"{config.model.noise} {config.model.noise_prob}, as in training",
+        load_data=_build_data(config),
+        model=_build_model(config),
+        training=_build_training(config),
     )
 
 
-def build_model(config: ConfigDict, training: ConfigDict, image_shape: tuple[int, int, int]) -> NEM:
-    """The `model` section, with the two fields of `training` that concern its unrolled loop."""
+def _build_model(config: ConfigDict) -> NEM:
     for name in ("hidden_size", "num_components", "num_steps"):
-        _integer(config, name, 1)
-    _choice(config, "cell", CELLS)
-    _choice(config, "step_weights", STEP_WEIGHTS)
-    _choice(config, "step_size_init", STEP_SIZE_INITS)
-    _number(config, "epsilon", 0, 1)
-    _number(config, "inter_weight", 0)
+        _integer(config, f"model.{name}", 1)
+    _choice(config, "model.step_weights", STEP_WEIGHTS)
+    _number(config, "model.epsilon", 0, 1)
+    _number(config, "model.inter_weight", 0)
+    if config.training.scan_unroll is not None:
+        _integer(config, "training.scan_unroll", 1, config.model.num_steps)
     pixel_dist = _build_pixel_dist(config)
-    if training.scan_unroll is not None:
-        _integer(training, "scan_unroll", 1, config.num_steps)
-    init, cell = _build_cell(config, pixel_dist, image_shape)
+    init, cell = _build_cell(config, pixel_dist)
     return NEM(
         init=init,
         cell=cell,
-        hidden_size=config.hidden_size,
+        hidden_size=config.model.hidden_size,
         pixel_dist=pixel_dist,
         corrupt=_build_noise(config),
-        num_components=config.num_components,
-        num_steps=config.num_steps,
-        gradient_gamma=config.gradient_gamma,
-        epsilon=float(config.epsilon),
-        step_weights=config.step_weights,
-        inter_weight=float(config.inter_weight),
-        scan_unroll=training.scan_unroll,
-        remat=training.remat,
+        num_components=config.model.num_components,
+        num_steps=config.model.num_steps,
+        gradient_gamma=config.model.gradient_gamma,
+        epsilon=float(config.model.epsilon),
+        step_weights=config.model.step_weights,
+        inter_weight=float(config.model.inter_weight),
+        scan_unroll=config.training.scan_unroll,
+        remat=config.training.remat,
     )
 
 
 def _build_data(config: ConfigDict) -> Callable[[], Dataset]:
-    _integer(config, "seed", 0)
-    for name in ("num_training", "num_validation", "num_test"):
-        _integer(config, name, 1)
-    _integer(config, "num_objects", 1)
-    _integer(config, "image_size", 12)
-    sizes = (config.num_training, config.num_validation, config.num_test)
-    return functools.partial(static_shapes, config.seed, sizes, config.num_objects, config.image_size)
+    data = config.data
+    _integer(config, "data.seed", 0)
+    _integer(config, "data.num_objects", 1)
+    _integer(config, "data.image_size", shapes.MIN_IMAGE_SIZE)
+    for split in SPLITS:
+        _integer(config, f"data.num_{split}", 1)
+    sizes = (data.num_training, data.num_validation, data.num_test)
+    if data.path is not None:
+        return functools.partial(_load_file, Path(data.path), sizes, data.image_size, data.num_objects)
+    return functools.partial(shapes.static_shapes, data.seed, sizes, data.num_objects, data.image_size)
+
+
+def _load_file(path: Path, sizes: tuple[int, int, int], image_size: int, num_objects: int) -> Dataset:
+    dataset = load_hdf5(path, sizes)
+    if dataset.image_shape != (image_size, image_size, 1):
+        shape = "x".join(map(str, dataset.image_shape))
+        raise ValueError(f"data.image_size is {image_size}, but the images of {path} are {shape}")
+    if dataset.num_groups != num_objects:
+        raise ValueError(f"data.num_objects is {num_objects}, but the groups of {path} go up to {dataset.num_groups}")
+    return dataset
 
 
 def _build_pixel_dist(config: ConfigDict) -> PixelDist:
-    _choice(config, "pixel_dist", PIXEL_DISTS)
-    _number(config, "e_sigma", 1e-3)
-    return Bernoulli() if config.pixel_dist == "bernoulli" else Gaussian(e_sigma=float(config.e_sigma))
+    _choice(config, "model.pixel_dist", PIXEL_DISTS)
+    gaussian = config.model.pixel_dist == "gaussian"
+    _given_only_if(config, "model.e_sigma", gaussian, "model.pixel_dist is 'gaussian'")
+    if not gaussian:
+        return Bernoulli()
+    _number(config, "model.e_sigma", 1e-3)
+    return Gaussian(e_sigma=float(config.model.e_sigma))
 
 
 def _build_noise(config: ConfigDict) -> Callable[[PRNGKey, jax.Array], jax.Array]:
-    _choice(config, "noise", NOISES)
-    _number(config, "noise_prob", 0, 1)
-    corrupt = NOISES[config.noise]
-    if corrupt is None:
-        return lambda key, x: x
-    return functools.partial(corrupt, prob=float(config.noise_prob))
+    _choice(config, "model.noise", NOISES)
+    _number(config, "model.noise_prob", 0, 1)
+    return functools.partial(NOISES[config.model.noise], prob=float(config.model.noise_prob))
 
 
-def _build_cell(
-    config: ConfigDict, pixel_dist: PixelDist, image_shape: tuple[int, int, int]
-) -> tuple[Callable[[PRNGKey], Params], Cell]:
+def _build_cell(config: ConfigDict, pixel_dist: PixelDist) -> tuple[Callable[[PRNGKey], Params], Cell]:
     """(init, cell) of the network: all that the EM code sees of Flax."""
-    if config.cell == "n_em":
-        if config.pixel_dist != "bernoulli":
-            raise ValueError("model.cell 'n_em' needs model.pixel_dist 'bernoulli': its step is that likelihood's gradient")
-        module: Any = cells.NEMCell(config.hidden_size, STEP_SIZE_INITS[config.step_size_init])
+    _choice(config, "model.cell", CELLS)
+    model, size = config.model, config.data.image_size
+    _given_only_if(config, "model.step_size_init", model.cell == "n_em", "model.cell is 'n_em'")
+    if model.cell == "rnn_em":
+        module: Any = cells.RNNEMCell(model.hidden_size, pixel_dist.activation)
+    elif model.pixel_dist == "bernoulli":
+        _choice(config, "model.step_size_init", STEP_SIZE_INITS)
+        module = cells.NEMCell(model.hidden_size, STEP_SIZE_INITS[model.step_size_init])
     else:
-        module = cells.RNNEMCell(config.hidden_size, pixel_dist.activation)
+        raise ValueError("model.cell 'n_em' needs model.pixel_dist 'bernoulli': its step is that likelihood's gradient")
 
     def init(key: PRNGKey) -> Params:
-        return module.init(key, jnp.zeros(image_shape), jnp.zeros(config.hidden_size))["params"]
+        return module.init(key, jnp.zeros((size, size, 1)), jnp.zeros(module.hidden_size))["params"]
 
     def cell(params: Params, residual: jax.Array, theta: jax.Array) -> tuple[jax.Array, jax.Array]:
         return module.apply({"params": params}, residual, theta)
@@ -144,35 +160,47 @@ def _build_cell(
     return init, cell
 
 
-def _build_training(config: ConfigDict, num_training: int) -> TrainingOptions:
+def _build_training(config: ConfigDict) -> TrainingOptions:
+    training = config.training
     for name in ("max_epochs", "patience", "log_interval", "figure_interval"):
-        _integer(config, name, 1)
-    _integer(config, "batch_size", 1, num_training)
-    _number(config, "learning_rate", 0)
+        _integer(config, f"training.{name}", 1)
+    _integer(config, "training.batch_size", 1, config.data.num_training)
+    _number(config, "training.learning_rate", 0)
     return TrainingOptions(
-        optimiser=optax.adam(config.learning_rate),
-        batch_size=config.batch_size,
-        max_epochs=config.max_epochs,
-        patience=config.patience,
-        log_interval=config.log_interval,
-        figure_interval=config.figure_interval,
+        optimiser=optax.adam(training.learning_rate),
+        batch_size=training.batch_size,
+        max_epochs=training.max_epochs,
+        patience=training.patience,
+        log_interval=training.log_interval,
+        figure_interval=training.figure_interval,
     )
 
 
-def _choice(config: ConfigDict, field: str, allowed: Any) -> None:
-    if config[field] not in allowed:
-        raise ValueError(f"{field} must be one of {', '.join(map(repr, allowed))}, got {config[field]!r}")
+def _value(config: ConfigDict, field: str) -> Any:
+    return functools.reduce(lambda section, name: section[name], field.split("."), config)
+
+
+def _given_only_if(config: ConfigDict, field: str, used: bool, condition: str) -> None:
+    """An option that nothing reads is an error, and so is one that is missing."""
+    if used != (_value(config, field) is not None):
+        raise ValueError(f"{field} must be given exactly if {condition}, got {_value(config, field)!r}")
+
+
+def _choice(config: ConfigDict, field: str, allowed: Iterable[str]) -> None:
+    value = _value(config, field)
+    if value not in allowed:
+        raise ValueError(f"{field} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
 def _integer(config: ConfigDict, field: str, low: int, high: int | None = None) -> None:
-    value = config[field]
+    value = _value(config, field)
     if not isinstance(value, int) or isinstance(value, bool) or value < low or (high is not None and value > high):
         bounds = f"of at least {low}" if high is None else f"from {low} to {high}"
         raise ValueError(f"{field} must be an integer {bounds}, got {value!r}")
 
 
 def _number(config: ConfigDict, field: str, low: float, high: float = math.inf) -> None:
-    value = config[field]
+    value = _value(config, field)
     if not (isinstance(value, (int, float)) and math.isfinite(value) and low <= value <= high):
         bounds = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
         raise ValueError(f"{field} must be a number {bounds}, got {value!r}")

@@ -1,4 +1,4 @@
-"""Scores of a trained model on a split (FACTS: the papers' protocol): (model, params, split, key) -> metrics.
+"""Scores of a trained model on a split, by the papers' protocol: (model, params, split, key) -> metrics.
 
 Per image, AMI and ARI of argmax_k gamma against the true groups, over the pixels with exactly one object; background and
 overlaps are ignored. The input is corrupted as in training (the original program's protocol) unless the model's `corrupt`
@@ -19,6 +19,10 @@ from nem_jax.model import NEM, infer, to_frames
 from nem_jax.types import Example, Params, PRNGKey
 
 
+NUM_SHOWN = 8
+"""Examples in an overview figure."""
+
+
 class Evaluation(NamedTuple):
     """Per example (leading axis N): what the tables average."""
 
@@ -32,7 +36,7 @@ class Evaluation(NamedTuple):
 
 def evaluate_example(model: NEM, params: Params, key: PRNGKey, example: Example, num_groups: int) -> Evaluation:
     """Loss and scores of one example."""
-    trajectory = infer(model, params, key, example.x)
+    trajectory, _ = infer(model, params, key, example.x)
     targets = to_frames(example.x, model.num_steps + 1)[1:]
     groups = to_frames(example.groups, model.num_steps + 1)[1:]
     loss = losses.trajectory_loss(targets, trajectory, model.pixel_dist, model.weights, model.inter_weight)
@@ -55,12 +59,63 @@ def evaluate_batch(
     return jax.vmap(one)(index)
 
 
-def evaluate(
-    model: NEM, params: Params, key: PRNGKey, dataset: Dataset, split: str, batch_size: int
-) -> Evaluation:
+def evaluate(model: NEM, params: Params, key: PRNGKey, dataset: Dataset, split: str, batch_size: int) -> Evaluation:
     """Every example of `split`, in its order, as NumPy arrays with leading axis N."""
-    source, size = dataset.splits[split]
-    padded = np.arange(-(-size // batch_size) * batch_size) % size
-    run = functools.partial(evaluate_batch, model, params, key, dataset.sample, source, num_groups=dataset.num_groups)
-    parts = [jax.device_get(run(index=jnp.asarray(index))) for index in padded.reshape(-1, batch_size)]
+    size = dataset.splits[split].size
+    padded = np.arange(-(-size // batch_size) * batch_size) % size  # one shape, one compilation
+    parts = []
+    for index in padded.reshape(-1, batch_size):
+        source = dataset.splits[split].fetch(index)
+        parts.append(evaluate_batch(model, params, key, dataset.sample, source, index, dataset.num_groups))
     return jax.tree.map(lambda *rows: np.concatenate(rows)[:size], *parts)
+
+
+def summarise(evaluation: Evaluation) -> dict[str, float]:
+    """Means over the examples: the losses, and each score after the last step and over all scored steps."""
+    means = {name: np.mean(value) for name, value in evaluation.loss._asdict().items()}
+    means["upper_bound"] = np.mean(evaluation.upper_bound)
+    for name, value in evaluation.scores._asdict().items():
+        means[f"{name}_last"], means[f"{name}_mean"] = np.mean(value[:, -1]), np.mean(value)
+    return {name: float(mean) for name, mean in means.items()}
+
+
+class Examined(NamedTuple):
+    """The arrays of a figure: N examples after their last EM step."""
+
+    x: np.ndarray
+    x_noisy: np.ndarray
+    groups: np.ndarray
+    gamma: np.ndarray
+    psi: np.ndarray
+
+
+def examine(model: NEM, params: Params, key: PRNGKey, dataset: Dataset, split: str, num_examples: int) -> Examined:
+    """What the model sees and makes of the first examples of `split`, with the keys of `evaluate`.
+
+    Shapes `[N, H, W, C]` and `[N, K, H, W, ...]`; x is the last target and x_noisy the last input.
+    """
+    source = dataset.splits[split].fetch(np.arange(num_examples))
+
+    @jax.jit
+    @jax.vmap
+    def one(index: jax.Array) -> Examined:
+        example = dataset.sample(source, index)
+        trajectory, x_noisy = infer(model, params, jax.random.fold_in(key, index), example.x)
+        x, groups = (to_frames(frames, model.num_steps + 1)[-1] for frames in (example.x, example.groups))
+        return Examined(x, x_noisy[-1], groups, trajectory.gamma[-1], trajectory.psi[-1])
+
+    return jax.device_get(one(jnp.arange(num_examples)))
+
+
+def describe_protocol(model: NEM, dataset: Dataset, split: str, noise: str, gamma_draws: int) -> dict[str, Any]:
+    """How scores were measured, for the record beside them."""
+    return {
+        "split": split,
+        "num_examples": dataset.splits[split].size,
+        "num_components": model.num_components,
+        "num_steps": model.num_steps,
+        "input_noise": noise,
+        "scored_pixels": "exactly one object: background and overlaps are ignored",
+        "scored_steps": {"last": "the last", "all": "mean over all, and the last"}[model.step_weights],
+        "gamma_draws": gamma_draws,
+    }

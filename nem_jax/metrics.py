@@ -22,7 +22,7 @@ MAX_PIXELS = 65536  # above it the number of pixel pairs overflows int32
 
 
 class Scores(NamedTuple):
-    """What is reported of one segmented image, or with leading axes of many."""
+    """What is reported of one segmented image (of many under `vmap`)."""
 
     ami_max: Float[Array, "*b"]
     """AMI normalised by the larger entropy: the papers' number."""
@@ -57,12 +57,17 @@ def contingency(
     chex.assert_equal_shape([groups, labels, mask])
     if groups.size > MAX_PIXELS:
         raise ValueError(f"metrics count at most {MAX_PIXELS} pixels per image, got {groups.size}")
-    is_group = mask.reshape(-1) & (groups.reshape(-1) == jnp.arange(num_groups + 1, dtype=groups.dtype)[:, None])
-    is_label = labels.reshape(-1) == jnp.arange(num_components, dtype=labels.dtype)[:, None]
+    is_group = groups.reshape(1, -1) == jnp.arange(num_groups + 1, dtype=groups.dtype)[:, None]
+    is_label = labels.reshape(1, -1) == jnp.arange(num_components, dtype=labels.dtype)[:, None]
+    is_group = is_group & mask.reshape(1, -1)
     # a product of int8 matrices: 3 to 15 times faster on a CPU than scattering, or than summing [G, K, pixels]
     return jnp.einsum(
         "gp,kp->gk", is_group.astype(jnp.int8), is_label.astype(jnp.int8), preferred_element_type=jnp.int32
     )
+
+
+_Walk = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
+"""Steps from the mode; weights of the count above and below it; sums of the weights and of weight times phi."""
 
 
 def _phi(count: jax.Array, expected: jax.Array) -> jax.Array:
@@ -90,11 +95,11 @@ def _hypergeometric_mean_phi(a: jax.Array, b: jax.Array, total: jax.Array, expec
     rest = total - a - b
     mode = jnp.clip(jnp.floor(expected), jnp.maximum(0, -rest), jnp.minimum(a, b))
 
-    def not_yet_negligible(carry: tuple[jax.Array, ...]) -> jax.Array:
+    def not_yet_negligible(carry: _Walk) -> jax.Array:
         _, up, down, _, _ = carry
         return jnp.any(jnp.maximum(up, down) > tail)
 
-    def outwards(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def outwards(carry: _Walk) -> _Walk:
         step, up, down, weight, weighted = carry
         n = mode + step
         up = up * (a - n) * (b - n) / ((n + 1) * (rest + n + 1))
@@ -114,10 +119,12 @@ def information(table: Int[Array, "G K"]) -> Information:
     """Mutual information of a contingency table, and what AMI compares it with.
 
     I = sum_gk p_g q_k phi(n_gk / e_gk), e_gk = a_g b_k / N being the count under independence. phi >= 0: unlike in
-    sum n log n the terms do not cancel, neither here nor in the expectation, which is why float32 is good to 1e-5.
+    sum n log n the terms do not cancel, neither here nor in the expectation, which is why float32 is good to 1e-6.
     """
     chex.assert_rank(table, 2)
     dtype = jnp.result_type(float)
+    # empty rows change nothing, and multiples of four vectorise: 2.5 times faster for five groups on a CPU
+    table = jnp.pad(table, ((0, -table.shape[0] % 4), (0, 0)))
     a, b, total = table.sum(axis=1), table.sum(axis=0), table.sum()
     identical = jnp.all((table > 0).sum(axis=1) <= 1) & jnp.all((table > 0).sum(axis=0) <= 1)
     fixed = (jnp.max(a) == total) | (jnp.max(b) == total) | (jnp.max(a) <= 1) | (jnp.max(b) <= 1)
@@ -138,8 +145,6 @@ def information(table: Int[Array, "G K"]) -> Information:
 
 
 def _adjusted(info: Information, normaliser: str) -> jax.Array:
-    if normaliser not in NORMALISERS:
-        raise ValueError(f"normaliser must be 'max' or 'arithmetic', got {normaliser!r}")
     if normaliser == "max":
         entropy = jnp.maximum(info.entropy_groups, info.entropy_labels)
     else:
@@ -155,6 +160,8 @@ def ami_from_table(table: Int[Array, "G K"], normaliser: str = "max") -> Float[A
 
     `normaliser` is 'max' (the papers' scikit-learn) or 'arithmetic' (today's, which is never smaller).
     """
+    if normaliser not in NORMALISERS:
+        raise ValueError(f"normaliser must be {' or '.join(map(repr, NORMALISERS))}, got {normaliser!r}")
     return _adjusted(information(table), normaliser)
 
 
@@ -164,10 +171,10 @@ def _num_pairs(count: jax.Array) -> jax.Array:
 
 
 def ari_from_table(table: Int[Array, "G K"]) -> Float[Array, ""]:
-    """Adjusted Rand index (Hubert and Arabie, 1985), from the number of pixel pairs that are
+    """Adjusted Rand index (Hubert and Arabie, 1985).
 
-    joined in both partitions, only in the groups, only in the labels, and in neither. As these are
-    exact integers and the denominator adds up positive terms, float32 loses nothing.
+    It counts the pairs of pixels that are together in both partitions, only in the groups, only in the labels and in
+    neither: exact integers. The denominator adds positive terms, so that float32 loses nothing.
     """
     chex.assert_rank(table, 2)
     dtype = jnp.result_type(float)
@@ -211,9 +218,7 @@ def confidence(gamma: Float[Array, "K H W 1"], groups: Int[Array, "H W 1"]) -> F
     return jnp.where(count > 0, mean, 1.0)
 
 
-def segmentation_scores(
-    gamma: Float[Array, "K H W 1"], groups: Int[Array, "H W 1"], num_groups: int
-) -> Scores:
+def segmentation_scores(gamma: Float[Array, "K H W 1"], groups: Int[Array, "H W 1"], num_groups: int) -> Scores:
     """All scores of the responsibilities of one image, over the pixels with exactly one object (groups > 0).
 
     Args:
@@ -226,6 +231,10 @@ def segmentation_scores(
     scored = groups[..., 0] > 0
     table = contingency(groups[..., 0], labels, scored, num_groups, gamma.shape[0])
     info = information(table)
-    indices = (_adjusted(info, "max"), _adjusted(info, "arithmetic"), ari_from_table(table))
     all_counted = jnp.sum(table) == jnp.sum(scored)
-    return Scores(*(jnp.where(all_counted, index, jnp.nan) for index in indices), confidence(gamma, groups))
+    return Scores(
+        ami_max=jnp.where(all_counted, _adjusted(info, "max"), jnp.nan),
+        ami_arithmetic=jnp.where(all_counted, _adjusted(info, "arithmetic"), jnp.nan),
+        ari=jnp.where(all_counted, ari_from_table(table), jnp.nan),
+        confidence=confidence(gamma, groups),
+    )

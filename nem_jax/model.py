@@ -68,7 +68,7 @@ def to_frames(x: Float[Array, "F H W C"], num_frames: int) -> Float[Array, "{num
     return x[:num_frames]
 
 
-def infer(model: NEM, params: Params, key: PRNGKey, x: Float[Array, "F H W C"]) -> Trajectory:
+def infer(model: NEM, params: Params, key: PRNGKey, x: Float[Array, "F H W C"]) -> tuple[Trajectory, jax.Array]:
     """T EM steps on one example: step t reads frame t, corrupted anew, and is scored on the clean frame t + 1.
 
     Args:
@@ -76,6 +76,9 @@ def infer(model: NEM, params: Params, key: PRNGKey, x: Float[Array, "F H W C"]) 
         params: its weights.
         key: consumed; draws the input noise and the initial gamma.
         x: clean frames, T + 1 of them or one (a static image).
+
+    Returns:
+        The states after each step, and the inputs x_noisy `[T, H, W, C]` that led there.
     """
     noise_key, state_key = jax.random.split(key)
     frames = to_frames(x, model.num_steps + 1)
@@ -89,11 +92,12 @@ def infer(model: NEM, params: Params, key: PRNGKey, x: Float[Array, "F H W C"]) 
         gradient_gamma=model.gradient_gamma,
         epsilon=model.epsilon,
     )
-    return unroll(step, state, x_noisy, frames[1:], scan_unroll=model.scan_unroll or model.num_steps, remat=model.remat)
+    scan_unroll = model.scan_unroll or model.num_steps
+    return unroll(step, state, x_noisy, frames[1:], scan_unroll=scan_unroll, remat=model.remat), x_noisy
 
 
 def example_loss(model: NEM, params: Params, key: PRNGKey, x: Float[Array, "F H W C"]) -> losses.StepLoss:
     """The training objective of one example (N-EM equation 5, summed over the weighted EM steps)."""
-    trajectory = infer(model, params, key, x)
+    trajectory, _ = infer(model, params, key, x)
     targets = to_frames(x, model.num_steps + 1)[1:]
     return losses.trajectory_loss(targets, trajectory, model.pixel_dist, model.weights, model.inter_weight)

@@ -1,24 +1,13 @@
-"""Train and evaluate static shapes: see config.py for the command."""
+"""Train and score a configuration of static shapes; config.py shows the command."""
 
-from pathlib import Path
-
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
-from nem_jax.config import build_experiment
-from nem_jax.training.loop import train
-from nem_jax.training.workdir import open_workdir
+from nem_jax.launch import launch
+from nem_jax.training.run import run
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "directory of the run", required=True)
-
-
-def main(argv: list[str]) -> None:
-    del argv
-    experiment = build_experiment(_CONFIG.value)
-    open_workdir(Path(_WORKDIR.value), _CONFIG.value)
-    train(experiment, Path(_WORKDIR.value))
-
+_WORKDIR = flags.DEFINE_string("workdir", None, "directory of the run: new, or of the same run to resume", required=True)
 
 if __name__ == "__main__":
-    app.run(main)
+    launch(lambda: run(_CONFIG.value, _WORKDIR.value))

@@ -30,6 +30,9 @@ TEMPLATES = (SQUARE, TRIANGLE, TRIANGLE[::-1])
 
 _EXTENTS = np.array([template.shape for template in TEMPLATES])
 _MAX_EXTENT = tuple(_EXTENTS.max(axis=0))
+MIN_IMAGE_SIZE = int(max(_MAX_EXTENT))
+"""Every shape fits in a canvas of this height and width."""
+
 _PADDED = np.stack([np.pad(t, [(0, m - s) for s, m in zip(t.shape, _MAX_EXTENT, strict=True)]) for t in TEMPLATES])
 
 
@@ -71,8 +74,8 @@ def static_shapes(seed: int, sizes: tuple[int, int, int], num_objects: int = 3, 
         num_objects: shapes per image.
         image_size: height and width of the canvas, at least 12 pixels.
     """
-    if image_size < max(_MAX_EXTENT):
-        raise ValueError(f"image_size must be at least {max(_MAX_EXTENT)}, the width of a triangle, got {image_size}")
+    if image_size < MIN_IMAGE_SIZE:
+        raise ValueError(f"image_size must be at least {MIN_IMAGE_SIZE}, the width of a triangle, got {image_size}")
     canvas = (image_size, image_size)
     sample = functools.partial(sample_shapes, num_objects=num_objects, canvas=canvas)
     return Dataset(sample, generated_splits(seed, sizes), (*canvas, 1), num_frames=1, num_groups=num_objects)

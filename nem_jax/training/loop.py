@@ -1,84 +1,131 @@
 """Epochs: compiled steps, validation, early stopping, checkpoints and logs."""
 
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from absl import logging
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from nem_jax import plots
 from nem_jax.config import Experiment
 from nem_jax.data.split import Dataset
-from nem_jax.evaluation import Evaluation, evaluate
-from nem_jax.training import workdir as files
+from nem_jax.evaluation import NUM_SHOWN, evaluate, examine, summarise
 from nem_jax.training.checkpoint import Checkpoints
+from nem_jax.training.logs import Logs
 from nem_jax.training.state import Keys, TrainState, create_state, make_keys, update_best
 from nem_jax.training.step import train_steps
+from nem_jax.types import Params
+
+CHECKPOINTS = "checkpoints"
 
 
-def train(experiment: Experiment, path: Path) -> TrainState:
+class Training(NamedTuple):
+    """What the epochs of one run share."""
+
+    experiment: Experiment
+    dataset: Dataset
+    keys: Keys
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in the training split; the odd rest of each shuffled epoch is left out."""
+        return self.dataset.splits["training"].size // self.experiment.training.batch_size
+
+
+def train(experiment: Experiment, dataset: Dataset, path: Path) -> TrainState:
     """Train until the validation loss has not improved for `patience` epochs, or `max_epochs`.
 
-    Resumes from the newest checkpoint in `path`, whose metrics.jsonl is cut back to it. Returns the last state.
+    Resumes from the newest checkpoint in `path`, to which the logs are cut back. Returns the last state.
 
     Raises:
         FloatingPointError: a step's loss or gradient is not finite; the last checkpoint stays.
     """
-    options, keys = experiment.training, make_keys(experiment.seed)
-    dataset = experiment.load_data()
-    with Checkpoints(path / files.CHECKPOINTS) as checkpoints:
-        state = jax.jit(lambda key: create_state(experiment.model, options.optimiser, key))(keys.init)
-        if checkpoints.latest_step() is not None:
-            state = checkpoints.restore(state)
-            logging.info("resuming at step %d", state.step)
-        files.cut_metrics(path, int(state.step))
-        steps_per_epoch = dataset.splits["training"].size // options.batch_size
-        epoch = int(state.step) // steps_per_epoch
-        while epoch < options.max_epochs and epoch - int(state.best_epoch) < options.patience:
-            epoch += 1
-            state, losses = train_epoch(experiment, dataset, keys, state, epoch)
-            valid = evaluate(
-                experiment.model, state.params, keys.evaluate, dataset, "validation", options.batch_size
-            )
-            state = update_best(state, np.mean(valid.loss.total), epoch)
-            files.append_metrics(path, {"step": int(state.step), "epoch": epoch, **losses, **summarise(valid)})
-            checkpoints.save(state)
+    training = Training(experiment, dataset, make_keys(experiment.seed))
+    options = experiment.training
+    with Checkpoints(path / CHECKPOINTS) as checkpoints:
+        state = restore_or_create(training, checkpoints)
+        with Logs(path, int(state.step)) as logs:
+            epoch = int(state.step) // training.steps_per_epoch
+            while epoch < options.max_epochs and epoch - int(state.best_epoch) < options.patience:
+                epoch += 1
+                valid_ami = logs.records[-1]["valid_ami_max_last"] if logs.records else float("nan")
+                state, losses = train_epoch(training, state, epoch, valid_ami)
+                scores = validate(training, state)
+                state = update_best(state, scores["valid_total"], epoch)
+                logs.epoch({"step": int(state.step), "epoch": epoch, **losses, **scores})
+                if epoch % options.figure_interval == 0:
+                    logs.figure("overview", draw_overview(training, state), int(state.step))
+                checkpoints.save(state)
     return state
 
 
+def restore_or_create(training: Training, checkpoints: Checkpoints) -> TrainState:
+    """The newest checkpoint, or a fresh state."""
+    model, optimiser = training.experiment.model, training.experiment.training.optimiser
+    state = jax.jit(lambda key: create_state(model, optimiser, key))(training.keys.init)
+    return state if checkpoints.latest_step() is None else checkpoints.restore(state)
+
+
+def restore_best(experiment: Experiment, path: Path) -> Params:
+    """The best weights in the newest checkpoint of the run in `path`."""
+    like = jax.eval_shape(lambda: create_state(experiment.model, experiment.training.optimiser, jax.random.key(0)))
+    with Checkpoints(path / CHECKPOINTS) as checkpoints:
+        return checkpoints.restore(like).best_params
+
+
 def train_epoch(
-    experiment: Experiment, dataset: Dataset, keys: Keys, state: TrainState, epoch: int
+    training: Training, state: TrainState, epoch: int, valid_ami: float
 ) -> tuple[TrainState, dict[str, float]]:
-    """All steps of epoch number `epoch` (from 1) on freshly shuffled training examples, the odd rest left out."""
-    options, (source, size) = experiment.training, dataset.splits["training"]
-    steps_per_epoch = size // options.batch_size
-    order = jax.random.permutation(jax.random.fold_in(keys.shuffle, epoch), size)
-    batches = order[: steps_per_epoch * options.batch_size].reshape(steps_per_epoch, options.batch_size)
+    """All steps of epoch number `epoch` (from 1) on freshly shuffled examples, with a progress bar.
+
+    Returns the state and the mean losses; `valid_ami` is only shown.
+    """
+    options, num_steps = training.experiment.training, training.steps_per_epoch
+    batch_size = options.batch_size
+    split = training.dataset.splits["training"]
+    order = jax.random.permutation(jax.random.fold_in(training.keys.shuffle, epoch), split.size)
+    batches = np.asarray(order[: num_steps * batch_size]).reshape(num_steps, batch_size)
     totals = np.zeros(3)
-    with tqdm(total=steps_per_epoch, desc=f"epoch {epoch}", unit="step", leave=False) as bar:
-        for start in range(0, steps_per_epoch, options.log_interval):
-            chunk = np.minimum(np.arange(start, start + options.log_interval), steps_per_epoch - 1)
-            num_steps = min(options.log_interval, steps_per_epoch - start)
-            state, progress = train_steps(
-                experiment.model, options.optimiser, dataset.sample, state, keys.train, source, batches[chunk], num_steps
-            )
-            if not progress.finite:
-                raise FloatingPointError(
-                    f"step {int(state.step) + 1}: the loss or its gradient is not finite; the last checkpoint is kept"
-                )
-            totals += np.array(progress.loss)
-            bar.update(num_steps)
-            bar.set_postfix(loss=f"{progress.loss.total / num_steps:.2f}")
-    means = totals / steps_per_epoch
-    return state, {f"train_{name}": float(mean) for name, mean in zip(progress.loss._fields, means, strict=True)}
+    with tqdm(total=num_steps * batch_size, desc=f"epoch {epoch}", unit="ex", leave=False, mininterval=0.5) as bar:
+        for start in range(0, num_steps, options.log_interval):
+            chunk = batches[start : start + options.log_interval]
+            state, loss = take_steps(training, state, chunk)
+            totals += loss
+            bar.update(chunk.size)
+            bar.set_postfix(loss=f"{loss[0] / len(chunk):.2f}", valid_AMI=f"{valid_ami:.3f}")
+    means = totals / num_steps
+    return state, dict(zip(("train_total", "train_intra", "train_inter"), map(float, means), strict=True))
 
 
-def summarise(evaluation: Evaluation, prefix: str = "valid_") -> dict[str, float]:
-    """Means over the examples: losses, and the scores of the last step and over all scored steps."""
-    means: dict[str, Any] = {name: np.mean(value) for name, value in evaluation.loss._asdict().items()}
-    means["upper_bound"] = np.mean(evaluation.upper_bound)
-    for name, value in evaluation.scores._asdict().items():
-        means[f"{name}_last"], means[f"{name}_mean"] = np.mean(value[:, -1]), np.mean(value)
-    return {prefix + name: float(mean) for name, mean in means.items()}
+def take_steps(training: Training, state: TrainState, batches: np.ndarray) -> tuple[TrainState, np.ndarray]:
+    """One compiled call on example numbers `[N, B]`; returns the state and the summed (total, intra, inter) losses."""
+    experiment, dataset = training.experiment, training.dataset
+    num_steps, options = len(batches), experiment.training
+    padded = np.resize(batches, (options.log_interval, batches.shape[1]))  # one shape, one compilation
+    source = dataset.splits["training"].fetch(padded)
+    state, progress = train_steps(
+        experiment.model, options.optimiser, dataset.sample, state, training.keys.train, source, padded, num_steps
+    )
+    if not progress.finite:
+        raise FloatingPointError(
+            f"step {int(state.step) + 1}: the loss or its gradient is not finite; the last checkpoint is kept"
+        )
+    return state, np.array(progress.loss)
+
+
+def validate(training: Training, state: TrainState) -> dict[str, float]:
+    """Mean losses and scores on the validation split, under the same noise and initial gammas at every epoch."""
+    experiment = training.experiment
+    batch_size = experiment.training.batch_size
+    key = training.keys.validation
+    evaluation = evaluate(experiment.model, state.params, key, training.dataset, "validation", batch_size)
+    return {f"valid_{name}": value for name, value in summarise(evaluation).items()}
+
+
+def draw_overview(training: Training, state: TrainState) -> Figure:
+    """N-EM's figure 3 for the first validation images."""
+    experiment, dataset = training.experiment, training.dataset
+    shown = examine(experiment.model, state.params, training.keys.validation, dataset, "validation", NUM_SHOWN)
+    return plots.overview(*shown)

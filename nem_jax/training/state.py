@@ -17,7 +17,8 @@ class Keys(NamedTuple):
     init: PRNGKey
     shuffle: PRNGKey  # folded with the epoch
     train: PRNGKey  # folded with the step
-    evaluate: PRNGKey  # the same at every epoch, so that validation losses compare
+    validation: PRNGKey  # the same at every epoch, so that losses compare
+    test: PRNGKey
 
 
 class TrainState(NamedTuple):

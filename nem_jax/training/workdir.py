@@ -4,15 +4,18 @@ A run owns its directory: config.json is written first, result.json last. The sa
 run; everything else is refused before anything is written.
 """
 
+import contextlib
 import fcntl
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-CONFIG, METRICS, RESULT, CHECKPOINTS, LOCK = "config.json", "metrics.jsonl", "result.json", "checkpoints", "lock"
+CONFIG, RESULT, LOCK = "config.json", "result.json", "lock"
+WEIGHTS, OVERVIEW = "weights.safetensors", "overview.png"
 
 
 class WorkdirError(ValueError):
@@ -55,40 +58,15 @@ def open_workdir(path: Path, config: ConfigDict) -> None:
         raise WorkdirError(f"workdir {path} cannot be written: {error.strerror}") from error
 
 
-def lock(path: Path) -> Any:
-    """Hold the run's lock for as long as the returned file is open (a killed process releases it)."""
-    file = open(path / LOCK, "w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise WorkdirError(f"another process is training in {path}") from error
-    return file
-
-
-def cut_metrics(path: Path, step: int) -> list[dict[str, Any]]:
-    """Cut metrics.jsonl back to the lines of steps up to `step`, and return them."""
-    file = path / METRICS
-    if not file.exists():
-        return []
-    lines = []
-    for line in file.read_text().splitlines():
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the run's lock; a killed process lets go of it."""
+    with (path / LOCK).open("w") as file:
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            break  # a kill in the middle of a line
-        if record["step"] <= step:
-            lines.append(record)
-    temporary = file.with_name(f".{METRICS}.tmp")
-    temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    os.replace(temporary, file)
-    return lines
-
-
-def append_metrics(path: Path, record: dict[str, Any]) -> None:
-    """Add one line to metrics.jsonl."""
-    with open(path / METRICS, "a") as file:
-        file.write(json.dumps(record) + "\n")
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise WorkdirError(f"another process is training in {path}") from error
+        yield
 
 
 def _differences(old: Any, new: Any, name: str = "config") -> list[str]:

@@ -1,0 +1,81 @@
+"""The results table in experiments/README.md, generated from the results' json files.
+
+    python -m experiments.table           # write it
+    python -m experiments.table --check   # fail if it is not what the files say
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from nem_jax.launch import launch
+
+_CHECK = flags.DEFINE_boolean("check", False, "compare instead of writing")
+
+HERE = Path(__file__).parent
+README = HERE / "README.md"
+BEGIN, END = "<!-- results: begin (python -m experiments.table) -->", "<!-- results: end -->"
+HEADER = """| experiment | paper | AMI (max), paper | AMI (max), ours | AMI (arithmetic) | ARI | seeds | epochs | hardware | file |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
+
+
+def render(records: list[dict[str, Any]], files: list[str]) -> str:
+    """The table of results' records, in Markdown."""
+    return "\n".join([HEADER, *map(_row, records, files)])
+
+
+def generate() -> str:
+    """README.md with the table that the json files make."""
+    files = sorted(HERE.glob("*/results/*.json"))
+    records = [json.loads(file.read_text()) for file in files]
+    names = [file.relative_to(HERE).as_posix() for file in files]
+    text = README.read_text()
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{render(records, names)}\n{END}{after}"
+
+
+def write() -> None:
+    """Bring README.md up to date."""
+    README.write_text(generate())
+
+
+def _row(record: dict[str, Any], file: str) -> str:
+    paper, metrics = record["paper"], record["metrics"]
+    epochs = ", ".join(
+        f"{epochs}{'' if stopped else ' (cut)'}"
+        for epochs, stopped in zip(record["epochs"], record["stopped_early"], strict=True)
+    )
+    cells = [
+        f"{record['experiment']} `{record['config']['name']}`",
+        paper.get("where", "-"),
+        _mean_std(paper["ami_max"]) if "ami_max" in paper else "-",
+        _mean_std(metrics["ami_max"]),
+        _mean_std(metrics["ami_arithmetic"]),
+        _mean_std(metrics["ari"]),
+        str(len(record["seeds"])),
+        epochs,
+        record["hardware"],
+        f"[json]({file})",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _mean_std(metric: dict[str, Any]) -> str:
+    if len(metric.get("per_seed", "several")) == 1:
+        return f"{metric['mean']:.3f}"
+    return f"{metric['mean']:.3f} +- {metric['std']:.3f}"
+
+
+def main() -> None:
+    """Write or check."""
+    if not _CHECK.value:
+        write()
+    elif README.read_text() != generate():
+        raise ValueError("the table in experiments/README.md is not what the json files say: run python -m experiments.table")
+
+
+if __name__ == "__main__":
+    launch(main)

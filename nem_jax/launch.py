@@ -1,0 +1,41 @@
+"""The command line of every experiment: flags in, one sentence out where they are wrong."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+
+from absl import app, flags, logging
+
+
+@contextlib.contextmanager
+def one_sentence() -> Iterator[None]:
+    """Bad input ends the process with status 1 and the error's own sentence, no traceback."""
+    try:
+        yield
+    except (ValueError, OSError, FloatingPointError) as error:
+        sys.exit(f"error: {error}")
+
+
+def launch(main: Callable[[], None]) -> None:
+    """Parse the flags and call `main`, both under `one_sentence`."""
+
+    def guarded(argv: list[str]) -> None:
+        logging.set_verbosity(logging.WARNING)  # Orbax reports every file at level INFO
+        with one_sentence():
+            if len(argv) > 1:
+                raise ValueError(f"{argv[1]!r} is no flag: flags begin with --")
+            main()
+
+    app.run(guarded, flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        message = str(error).splitlines()[-1].strip()  # a config file's own error ends its traceback
+        sys.exit(f"error: {message.removeprefix('ValueError: ')}")
+    except AttributeError as error:
+        field = str(error).strip("\"'")
+        given = next((arg for arg in argv if field in arg), field)
+        sys.exit(f"error: {given}: the configuration has no field {field!r}")

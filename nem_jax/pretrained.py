@@ -1,0 +1,41 @@
+"""Trained weights that come with the package: `load_pretrained(name)`."""
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from nem_jax.config import build_experiment
+from nem_jax.model import NEM
+from nem_jax.types import Params
+from nem_jax.weights import read_weights
+
+DIRECTORY = Path(str(resources.files("nem_jax"))) / "pretrained"
+"""Holds `<name>.safetensors` and, beside each, its configuration `<name>.json`."""
+
+
+class Pretrained(NamedTuple):
+    """What `load_pretrained` returns. `model.cell` is the network, `model` its constants and functions."""
+
+    model: NEM
+    params: Params
+    config: ConfigDict
+
+
+def pretrained_names() -> list[str]:
+    """The names that `load_pretrained` knows."""
+    return sorted(file.stem for file in DIRECTORY.glob("*.safetensors"))
+
+
+def load_pretrained(name: str) -> Pretrained:
+    """The network, weights (float32) and configuration of a published result, such as `static_shapes_rnn_em`.
+
+    Raises:
+        ValueError: there is none of that name; the sentence lists them.
+    """
+    if name not in pretrained_names():
+        raise ValueError(f"pretrained must be one of {', '.join(pretrained_names()) or '(none)'}, got {name!r}")
+    config = ConfigDict(json.loads((DIRECTORY / f"{name}.json").read_text()))
+    return Pretrained(build_experiment(config).model, read_weights(DIRECTORY / f"{name}.safetensors"), config)

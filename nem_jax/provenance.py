@@ -1,0 +1,61 @@
+"""Where a number comes from: hardware, versions, revision, command."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+
+PACKAGES = ("nem-jax", "jax", "jaxlib", "flax", "optax", "numpy")
+
+
+def hardware() -> str:
+    """The device that computed, in words: `2 cores of AMD EPYC (x86_64)` or `1 x NVIDIA H200`."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return f"{jax.device_count()} x {device.device_kind}"
+    return f"{len(os.sched_getaffinity(0))} cores of {_processor()} ({platform.machine()})"
+
+
+def versions() -> dict[str, str]:
+    """Python's and the numerical packages' versions."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def git_revision() -> str:
+    """The commit of the code that runs, with `-dirty` if files differ from it; `unknown` outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else "unknown"
+
+
+def command() -> str:
+    """The command line that started this process, with `python -m` in front of a module."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    program = f"python -m {spec.name}" if spec is not None else f"python {Path(sys.argv[0]).name}"
+    return " ".join([program, *sys.argv[1:]])
+
+
+def record() -> dict[str, Any]:
+    """All of the above."""
+    return {"hardware": hardware(), "versions": versions(), "git_revision": git_revision(), "command": command()}
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or "an unnamed processor"

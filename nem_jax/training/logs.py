@@ -1,0 +1,64 @@
+"""What a run tells: metrics.jsonl, TensorBoard events, the console. All cut back to the checkpoint on resuming."""
+
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from matplotlib.figure import Figure
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
+
+
+class Logs:
+    """The logs in `directory` from `step` on: what was written of later steps is cut off. A context manager."""
+
+    def __init__(self, directory: Path, step: int) -> None:
+        self._file = directory / METRICS
+        self.records = _cut(self._file, step)
+        self._writer = SummaryWriter(str(directory / TENSORBOARD), purge_step=step + 1)
+
+    def __enter__(self) -> "Logs":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.close()
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """One finished epoch: a line in metrics.jsonl, its numbers in TensorBoard, a line on the console."""
+        with self._file.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        for name, value in record.items():
+            self._writer.add_scalar(name.replace("_", "/", 1), value, record["step"])
+        self._writer.flush()
+        self.records.append(record)
+        tqdm.write(
+            f"epoch {record['epoch']:4d}   step {record['step']:7d}   loss {record['train_total']:8.2f}   "
+            f"validation: loss {record['valid_total']:8.2f}   AMI {record['valid_ami_max_last']:.4f}"
+        )
+
+    def figure(self, name: str, figure: Figure, step: int) -> None:
+        """A figure for TensorBoard."""
+        self._writer.add_figure(name, figure, step)
+
+
+def _cut(file: Path, step: int) -> list[dict[str, Any]]:
+    """Drop the lines after `step` (and one that a kill left incomplete) from metrics.jsonl; return the others."""
+    records: list[dict[str, Any]] = []
+    for line in file.read_text().splitlines() if file.exists() else []:
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            break
+        if record["step"] > step:
+            break
+        records.append(record)
+    temporary = file.with_name(f".{file.name}.tmp")
+    temporary.write_text("".join(json.dumps(record) + "\n" for record in records))
+    os.replace(temporary, file)
+    return records

@@ -1,0 +1,33 @@
+"""Weights as files: nested arrays in safetensors, with names like `rnn/kernel`."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from nem_jax.types import Params
+
+
+def write_weights(path: Path, params: Params) -> None:
+    """Write nested weights."""
+    save_file({name: np.ascontiguousarray(value) for name, value in flatten_dict(params, sep="/").items()}, path)
+
+
+def read_weights(path: Path) -> Params:
+    """The nested weights in a file, as float32."""
+    with safe_open(path, "numpy") as file:
+        flat = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118: no mapping
+    return unflatten_dict(flat, sep="/")
+
+
+def weights_sha256(params: Params) -> str:
+    """SHA-256 of nested weights: names, shapes, types and bytes, by sorted name."""
+    digest = hashlib.sha256()
+    for name, value in sorted(flatten_dict(params, sep="/").items()):
+        array = np.ascontiguousarray(value)
+        digest.update(f"{name} {array.shape} {array.dtype}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,68 @@
+"""Strictness of the whole suite, and the one small problem that most tests of the core share.
+
+The settings live here, so that they hold however pytest is started. Every jaxtyping annotation of nem_jax is a live
+check in the suite (`test_em.py` shows that it is on); users pay nothing for it.
+"""
+
+import sys
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jaxtyping import install_import_hook
+
+if "nem_jax" in sys.modules:
+    raise RuntimeError("nem_jax was imported before its shape checks were installed")
+install_import_hook("nem_jax", "beartype.beartype")
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+# Images have no K axis: [H, W, C] against [K, H, W, C] is broadcast by rank throughout the core.
+jax.config.update("jax_numpy_rank_promotion", "allow")
+
+
+class Problem(NamedTuple):
+    """One example with every axis of a different length, so that no transposed axis goes unnoticed."""
+
+    cell: Any
+    params: Any
+    state: Any
+    """Not the initial one: theta and psi are random."""
+    x: jax.Array
+    """Binary, [T, H, W, C]."""
+    x_noisy: jax.Array
+
+
+@pytest.fixture(scope="session")
+def problem():
+    from nem_jax import em
+    from nem_jax.distributions import Bernoulli
+    from nem_jax.networks.cells import RNNEMCell
+
+    num_steps, num_components, image_shape, hidden_size = 4, 3, (5, 6, 2), 7
+    keys = jax.random.split(jax.random.key(0), 6)
+    module = RNNEMCell(hidden_size, Bernoulli().activation)
+    params = module.init(keys[0], jnp.zeros(image_shape), jnp.zeros(hidden_size))["params"]
+    # Three times the usual weights: the components differ, and so do the EM steps.
+    params = jax.tree.map(lambda w: 3 * w, params)
+    state = em.EMState(
+        theta=jax.random.uniform(keys[1], (num_components, hidden_size)),
+        psi=jax.random.uniform(keys[2], (num_components, *image_shape), minval=0.1, maxval=0.9),
+        gamma=em.init_state(keys[3], num_components, hidden_size, image_shape).gamma,
+    )
+    x, x_noisy = (
+        jax.random.bernoulli(key, 0.4, (num_steps, *image_shape)).astype(jnp.float32) for key in keys[4:]
+    )
+    return Problem(lambda p, residual, theta: module.apply({"params": p}, residual, theta), params, state, x, x_noisy)
+
+
+@pytest.fixture(scope="session")
+def relative_error():
+    """max|difference| / max|reference|, the measure of every comparison with a reference implementation."""
+    def measure(value, reference):
+        value, reference = np.asarray(value, np.float64), np.asarray(reference, np.float64)
+        assert value.shape == reference.shape
+        return np.max(np.abs(value - reference)) / np.max(np.abs(reference))
+
+    return measure
