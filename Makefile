@@ -32,11 +32,10 @@ test: $(TEST) ## the whole test suite, without the benchmarks
 smoke: $(TEST) ## the few quick tests that show that an interpreter and its libraries serve
 	"$(BIN)/python" -m pytest -m smoke $(PYTEST_ARGS)
 
-lint: $(DEV) ## ruff, flake8 and mypy
-	"$(BIN)/python" -m ruff check
-	"$(BIN)/python" -m ruff format --check
-	"$(BIN)/python" -m flake8
-	"$(BIN)/python" -m mypy
+lint: $(DEV) ## ruff, flake8 and mypy, each of them to its end
+	@failed=; for tool in 'ruff check' 'ruff format --check' flake8 mypy; do \
+	  echo "$$tool"; "$(BIN)/python" -m $$tool || failed=yes; \
+	done; [ -z "$$failed" ]
 
 format: $(DEV) ## sort imports and format, in place
 	"$(BIN)/python" -m ruff check --select I --fix

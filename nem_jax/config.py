@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from nem_jax import corruption
 from nem_jax.data import shapes
 from nem_jax.data.hdf5 import load_hdf5
+from nem_jax.data.published_shapes import published_shapes
 from nem_jax.data.split import SPLITS, Dataset
 from nem_jax.distributions import Bernoulli, Gaussian, PixelDist
 from nem_jax.model import NEM
@@ -76,8 +77,8 @@ def _build_model(config: ConfigDict) -> NEM:
     for name in ("hidden_size", "num_components", "num_steps"):
         _integer(config, f"model.{name}", 1)
     _choice(config, "model.step_weights", STEP_WEIGHTS)
-    _number(config, "model.epsilon", 0, 1)
-    _number(config, "model.inter_weight", 0)
+    _number(config, "model.epsilon", 0.0, 1.0)
+    _number(config, "model.inter_weight", 0.0)
     if config.training.scan_unroll is not None:
         _integer(config, "training.scan_unroll", 1, config.model.num_steps)
     pixel_dist = _build_pixel_dist(config)
@@ -107,18 +108,24 @@ def _build_data(config: ConfigDict) -> Callable[[], Dataset]:
     for split in SPLITS:
         _integer(config, f"data.num_{split}", 1)
     sizes = (data.num_training, data.num_validation, data.num_test)
-    if data.path is not None:
-        return functools.partial(_load_file, Path(data.path), sizes, data.image_size, data.num_objects)
-    return functools.partial(shapes.static_shapes, data.seed, sizes, data.num_objects, data.image_size)
+    if data.published and data.path is not None:
+        raise ValueError(f"data.published and data.path exclude each other, got True and {data.path!r}")
+    if data.published:
+        load = functools.partial(published_shapes, sizes)
+    elif data.path is not None:
+        load = functools.partial(load_hdf5, Path(data.path), sizes)
+    else:
+        return functools.partial(shapes.static_shapes, data.seed, sizes, data.num_objects, data.image_size)
+    return lambda: _checked(load(), data.image_size, data.num_objects)
 
 
-def _load_file(path: Path, sizes: tuple[int, int, int], image_size: int, num_objects: int) -> Dataset:
-    dataset = load_hdf5(path, sizes)
+def _checked(dataset: Dataset, image_size: int, num_objects: int) -> Dataset:
+    """Stored data must be what the configuration says of it, as networks and metrics are sized by that."""
     if dataset.image_shape != (image_size, image_size, 1):
         shape = "x".join(map(str, dataset.image_shape))
-        raise ValueError(f"data.image_size is {image_size}, but the images of {path} are {shape}")
-    if dataset.num_groups != num_objects:
-        raise ValueError(f"data.num_objects is {num_objects}, but the groups of {path} go up to {dataset.num_groups}")
+        raise ValueError(f"data.image_size is {image_size}, but the stored images are {shape}")
+    if dataset.num_groups > num_objects:
+        raise ValueError(f"data.num_objects is {num_objects}, but the stored groups go up to {dataset.num_groups}")
     return dataset
 
 
@@ -134,7 +141,7 @@ def _build_pixel_dist(config: ConfigDict) -> PixelDist:
 
 def _build_noise(config: ConfigDict) -> Callable[[PRNGKey, jax.Array], jax.Array]:
     _choice(config, "model.noise", NOISES)
-    _number(config, "model.noise_prob", 0, 1)
+    _number(config, "model.noise_prob", 0.0, 1.0)
     return functools.partial(NOISES[config.model.noise], prob=float(config.model.noise_prob))
 
 
@@ -165,7 +172,7 @@ def _build_training(config: ConfigDict) -> TrainingOptions:
     for name in ("max_epochs", "patience", "log_interval", "figure_interval"):
         _integer(config, f"training.{name}", 1)
     _integer(config, "training.batch_size", 1, config.data.num_training)
-    _number(config, "training.learning_rate", 0)
+    _number(config, "training.learning_rate", 0.0)
     return TrainingOptions(
         optimiser=optax.adam(training.learning_rate),
         batch_size=training.batch_size,

@@ -12,7 +12,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from nem_jax import em, losses
 from nem_jax.distributions import PixelDist
@@ -60,7 +60,7 @@ class NEM:
         return losses.step_weights(self.step_weights, self.num_steps)
 
 
-def to_frames(x: Float[Array, "F H W C"], num_frames: int) -> Float[Array, "{num_frames} H W C"]:
+def to_frames(x: Num[Array, "F H W C"], num_frames: int) -> Num[Array, "{num_frames} H W C"]:
     """The first `num_frames` frames; a static image (F = 1) is the sequence of equal frames."""
     if x.shape[0] == 1:
         return jnp.broadcast_to(x, (num_frames, *x.shape[1:]))

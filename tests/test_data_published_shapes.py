@@ -88,3 +88,12 @@ def test_data_set_serves_the_arrays(arrays, monkeypatch):
     assert [a.dtype for a in example] == [jnp.float32, jnp.int32, jnp.int32]
     for ours, stored in zip(example, arrays["test"], strict=False):
         np.testing.assert_array_equal(ours, stored[1234])
+    smaller = published_shapes.published_shapes((30, 20, 10)).splits["validation"]
+    assert smaller.size == 20
+    np.testing.assert_array_equal(smaller.source.x, arrays["validation"].x[:20])
+
+
+@pytest.mark.parametrize(("sizes", "name"), [((50_001, 1, 1), "training"), ((1, 0, 1), "validation")])
+def test_sizes_beyond_the_published_are_refused(sizes, name):
+    with pytest.raises(ValueError, match=rf"data\.num_{name} is \d+, but the published shapes have \d+ {name} images"):
+        published_shapes.published_shapes(sizes)

@@ -107,10 +107,11 @@ def _scores(groups, labels):
 
 def _gamma_and_groups(batch=4, num_components=4):
     """Random responsibilities, and groups 0..3 that they find to a part."""
-    keys = jax.random.split(jax.random.key(1))
-    groups = jax.random.randint(keys[0], (batch, 12, 12, 1), 0, 4)
-    hint = jnp.moveaxis(jax.nn.one_hot(groups[..., 0], num_components), -1, 1)[..., None]
-    return jax.nn.softmax(2 * hint + jax.random.normal(keys[1], hint.shape), axis=1), groups
+    rng = np.random.default_rng(1)
+    groups = rng.integers(0, 4, (batch, 12, 12, 1))
+    hint = np.moveaxis(np.eye(num_components)[groups[..., 0]], -1, 1)[..., None]
+    weights = np.exp(2 * hint + rng.standard_normal(hint.shape))
+    return jnp.asarray(weights / weights.sum(axis=1, keepdims=True), jnp.float32), _image(groups)
 
 
 @pytest.mark.parametrize(("x64", "tolerance"), [(False, 5e-6), (True, 1e-11)], ids=["float32", "float64"])
@@ -190,15 +191,24 @@ def test_contingency_counts_the_masked_pixels_of_both_ranges():
     np.testing.assert_array_equal(table, [[1, 0, 0], [0, 2, 0], [1, 0, 0]])
 
 
-def test_large_tables_are_exact_up_to_the_largest_image():
-    """One count above 2^15 would overflow a product of two counts in int32."""
-    table = jnp.asarray([[40000, 5000, 0], [0, 20000, 536]], jnp.int32)
-    assert jnp.sum(table) == metrics.MAX_PIXELS
-    true = np.repeat([0, 0, 1, 1], [40000, 5000, 20000, 536])
-    predicted = np.repeat([0, 1, 1, 2], [40000, 5000, 20000, 536])
-    reference = adjusted_mutual_info_score(true, predicted, average_method="max")
-    assert jax.jit(metrics.ami_from_table)(table) == pytest.approx(reference, abs=1e-5)
-    assert metrics.ari_from_table(table) == pytest.approx(adjusted_rand_score(true, predicted), abs=1e-6)
+@pytest.mark.parametrize(
+    "table",
+    [
+        pytest.param([[40000, 5000], [0, 20536]], id="products of two counts overflow int32"),
+        pytest.param([[60173, 1], [0, 2]], id="large: almost all pixels in one cluster"),
+        pytest.param(np.eye(24, dtype=int)[[0, *range(23)]], id="a cluster per pixel, but for one pair of labels"),
+    ],
+)
+def test_ill_conditioned_tables(table):
+    """Exact up to the largest image, and where I, E[I] and the entropies nearly agree."""
+    table = np.asarray(table)
+    rows, columns = np.indices(table.shape)
+    true, predicted = (np.repeat(index.ravel(), table.ravel()) for index in (rows, columns))
+    ami_reference = adjusted_mutual_info_score(true, predicted, average_method="max")
+    ari_reference = adjusted_rand_score(true, predicted)
+    table = _image(table)
+    assert jax.jit(metrics.ami_from_table)(table) == pytest.approx(ami_reference, abs=2e-6)
+    assert jax.jit(metrics.ari_from_table)(table) == pytest.approx(ari_reference, abs=2e-6)
 
 
 def test_too_large_an_image_is_refused():

@@ -2,14 +2,15 @@
 
     python -m experiments.static_shapes.run --config=experiments/static_shapes/config.py:rnn_em --workdir=runs/rnn_em
 
-Names: `rnn_em`, `n_em` (the original program's K = 4), `rnn_em_k3`, `n_em_k3` (the paper's text), `demo`, `smoke`.
+Names: `rnn_em`, `n_em` (the original program's K = 4), `rnn_em_k3`, `n_em_k3` (its text),
+`rnn_em_20x20` (Tagger's canvas), `demo` (minutes on two cores), `smoke` (seconds).
 Every field can be set on the command line: `--config.model.num_components=5`.
 """
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-NAMES = ("rnn_em", "n_em", "rnn_em_k3", "n_em_k3", "demo", "smoke")
+NAMES = ("rnn_em", "n_em", "rnn_em_k3", "n_em_k3", "rnn_em_20x20", "demo", "smoke")
 
 _RNN_EM = {"where": "N-EM section 4.1", "ami_max": {"mean": 0.826, "std": 0.005}}
 _N_EM = {"where": "N-EM section 4.1", "ami_max": {"mean": 0.475, "std": 0.043}}
@@ -28,6 +29,7 @@ def get_config(name: str = "rnn_em") -> ConfigDict:
 
     config.data = data = ConfigDict()
     data.path = placeholder(str)  # an HDF5 file in N-EM's layout; None: generate
+    data.published = False  # True: the 20x20 images of the published script, bit for bit (needs image_size 20)
     data.seed = 0
     data.image_size = 28  # pixels
     data.num_objects = 3
@@ -60,6 +62,12 @@ def get_config(name: str = "rnn_em") -> ConfigDict:
     training.remat = False
     training.figure_interval = 10  # epochs between two overview figures in TensorBoard
 
+    if name == "rnn_em_20x20":
+        data.image_size = 20
+    if name == "demo":  # a loss at every EM step, not the paper's at the last, learns to separate within minutes
+        model.num_steps, model.step_weights, training.learning_rate, training.batch_size = 8, "all", 2e-3, 32
+        data.num_training, data.num_validation, data.num_test = 32_000, 1_000, 1_000
+        training.max_epochs, training.log_interval, training.figure_interval = 3, 100, 1
     if name == "smoke":
         data.num_training, data.num_validation, data.num_test = 512, 128, 128
         model.num_steps, model.hidden_size, training.max_epochs, training.log_interval = 3, 32, 2, 4

@@ -29,14 +29,17 @@ _AXES = {"features": "(T, N, H, W, C)", "groups": "(T, N, H, W, 1)", "overlaps":
 
 
 class StoredArrays(NamedTuple):
-    """Rows of a stored split; `sample_stored` turns one into an `Example`. Small integers are uint8 to save memory."""
+    """Rows of a stored split, on the device or the host; `sample_stored` turns one into an `Example`.
 
-    x: Num[Array, "N F H W C"]
+    Small integers are uint8 to save memory.
+    """
+
+    x: Num[Array | np.ndarray, "N F H W C"]
     """float32, or uint8 where all values are 0 or 1."""
-    groups: Integer[Array, "N F H W 1"]
-    overlaps: Integer[Array, "N F H W 1"] | None = None
+    groups: Integer[Array | np.ndarray, "N F H W 1"]
+    overlaps: Integer[Array | np.ndarray, "N F H W 1"] | None = None
     """None: not known, 1 where groups > 0 and else 0."""
-    rows: Int[Array, " N"] | None = None
+    rows: Int[Array | np.ndarray, " N"] | None = None
     """Increasing: which examples these are; None: all, in order."""
 
 
@@ -54,15 +57,8 @@ class StreamedSplit(Split):
     __slots__ = ()
 
     def fetch(self, index: Any) -> StoredArrays:
-        """The source with which `sample` serves all of `index` (any shape); as many rows as `index` has entries."""
+        """The source with which `sample` serves all of `index` (any shape): as many rows as `index` has entries."""
         return _to_device(self.source.read_rows(np.asarray(index).reshape(-1)))
-
-
-class Layout(NamedTuple):
-    """What a file's shapes fix, known without reading its values."""
-
-    image_shape: tuple[int, int, int]
-    num_frames: int
 
 
 @dataclass(frozen=True)
@@ -79,8 +75,9 @@ class _Reader:
     dtypes: dict[str, np.dtype] = field(default_factory=dict)
 
     @property
-    def layout(self) -> Layout:
-        return Layout(self.arrays["features"].shape[2:], self.num_frames)
+    def layout(self) -> tuple[tuple[int, int, int], int]:
+        """(image shape, number of frames)."""
+        return self.arrays["features"].shape[2:], self.num_frames
 
     def scan(self, max_bytes: int) -> tuple[int, StoredArrays | None]:
         """Check all values in one pass, block by block.
@@ -166,12 +163,6 @@ def load_hdf5(
     return Dataset(sample_stored, splits, *readers["training"].layout, num_groups)
 
 
-def hdf5_layout(path: str | Path, sizes: tuple[int, int, int], num_frames: int | None = None) -> Layout:
-    """Image shape and frames that `load_hdf5` will serve: all of its checks but those of the values, in no time."""
-    with _open_file(path) as file:
-        return _open_splits(file, sizes, num_frames)["training"].layout
-
-
 def write_hdf5(path: str | Path, dataset: Dataset, batch_size: int = 1000) -> None:
     """Write every split of `dataset` to a new file, with `overlaps`, gzip-compressed.
 
@@ -196,8 +187,7 @@ def write_hdf5(path: str | Path, dataset: Dataset, batch_size: int = 1000) -> No
                 for start in range(0, split.size, batch_size):
                     # The last batch is filled up with its last example: one shape, compiled once.
                     index = np.minimum(np.arange(start, start + batch_size), split.size - 1)
-                    source = split.fetch(index) if isinstance(split, StreamedSplit) else split.source
-                    batch = jax.device_get(sample(source, jnp.asarray(index)))
+                    batch = jax.device_get(sample(split.fetch(index), jnp.asarray(index)))
                     used = jax.tree.map(lambda a, n=split.size - start: a[:n], batch)
                     _write_rows(group, split.size, start, used, dtypes=(np.float32, counts, counts))
         partial.rename(path)
@@ -208,7 +198,7 @@ def write_hdf5(path: str | Path, dataset: Dataset, batch_size: int = 1000) -> No
 
 def _write_rows(group: h5py.Group, size: int, start: int, batch: Example, dtypes: tuple[type, ...]) -> None:
     for key, rows, dtype in zip(_AXES, batch, dtypes, strict=True):
-        frames_first = np.moveaxis(rows.astype(dtype), 0, 1)
+        frames_first: np.ndarray = np.moveaxis(np.asarray(rows, dtype), 0, 1)
         if key not in group:
             shape = (frames_first.shape[0], size, *frames_first.shape[2:])
             # All frames of a few examples: a streamed row costs one small chunk.
@@ -240,7 +230,7 @@ def _open_splits(file: h5py.File, sizes: tuple[int, int, int], num_frames: int |
         if reader.layout != readers["training"].layout:
             raise ValueError(
                 f"{file.filename}: all splits must have the same image shape and frames, but training has "
-                f"{tuple(readers['training'].layout)} and {name} {tuple(reader.layout)}"
+                f"{readers['training'].layout} and {name} {reader.layout}"
             )
     return readers
 
@@ -260,7 +250,7 @@ def _open_split(file: h5py.File, name: str, size: int, num_frames: int | None) -
         if array.ndim != 5 or 0 in array.shape:
             raise ValueError(f"{where}/{key} must have five axes {_AXES[key]}, none of them empty, got {array.shape}")
         if key != "features" and array.shape != expected:
-            raise ValueError(f"{where}/{key} must have the shape {expected} of features, one channel, got {array.shape}")
+            raise ValueError(f"{where}/{key} must have features' shape with one channel, {expected}, got {array.shape}")
     frames, examples = arrays["features"].shape[:2]
     if not 1 <= size <= examples:
         raise ValueError(f"data.num_{name} is {size}, but {file.filename} has {examples} {name} examples")

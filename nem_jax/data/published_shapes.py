@@ -1,8 +1,8 @@
 """The very 20x20 images of Tagger's shapes experiment (Tagger section 4.1), redrawn from the published script's stream.
 
-The authors' generator `data/shapes.py` seeds NumPy's legacy generator with 265076 and draws, one after the other, 50,000
-training, 10,000 validation and 10,000 test images of three shapes and 10,000 images of a single one. Each shape takes
-three scalar draws in this order: its type (square, triangle, triangle upside down), x in [0, W - width] and y in
+The authors' generator `data/shapes.py` seeds NumPy's legacy generator with 265076 and draws, one after the other,
+50,000 training, 10,000 validation and 10,000 test images of three shapes and 10,000 images of a single one. Each shape
+takes three scalar draws in this order: its type (square, triangle, triangle upside down), x in [0, W - width] and y in
 [0, H - height] of its top-left corner. Labels are 1..n in draw order, 0 on the background and where shapes overlap.
 Seed, order and bounds are read from the script. That the stream is still the one of the authors' NumPy is NumPy's
 promise for `RandomState`; the images were not compared with the authors' own file.
@@ -24,9 +24,7 @@ SIZES = {"training": 50_000, "validation": 10_000, "test": 10_000, "single": 10_
 """In the order of the stream; "single" has one shape per image."""
 
 
-def draw_placements(
-    random_state: np.random.RandomState, num_images: int, num_objects: int
-) -> Int[np.ndarray, "N n 3"]:
+def draw_placements(random_state: np.random.RandomState, num_images: int, num_objects: int) -> Int[np.ndarray, "N n 3"]:
     """(type, x, y) of each shape of each image.
 
     Drawn one by one: where x and y end depends on the type, and so does what the draws take from the stream.
@@ -63,8 +61,17 @@ def published_arrays() -> dict[str, StoredArrays]:
     return {name: draw_images(draw_placements(random_state, size, objects[name])) for name, size in SIZES.items()}
 
 
-def published_shapes() -> Dataset:
-    """Tagger's shapes (20x20, three per image) with the published splits; the single shapes are left out."""
-    arrays = published_arrays()
-    splits = {name: Split(jax.tree.map(jnp.asarray, arrays[name]), SIZES[name]) for name in SPLITS}
+def published_shapes(sizes: tuple[int, int, int] = (50_000, 10_000, 10_000)) -> Dataset:
+    """Tagger's shapes (20x20, three per image): the first images of each published split, without the single shapes.
+
+    Args:
+        sizes: number of training, validation and test images, at most those published.
+    """
+    for name, size in zip(SPLITS, sizes, strict=True):
+        if not 1 <= size <= SIZES[name]:
+            raise ValueError(f"data.num_{name} is {size}, but the published shapes have {SIZES[name]} {name} images")
+    arrays, splits = published_arrays(), {}
+    for name, size in zip(SPLITS, sizes, strict=True):
+        first = jax.tree.map(lambda array, size=size: jnp.asarray(array[:size]), arrays[name])
+        splits[name] = Split(first, size)
     return Dataset(sample_stored, splits, (IMAGE_SIZE, IMAGE_SIZE, 1), num_frames=1, num_groups=NUM_OBJECTS)

@@ -16,6 +16,7 @@ class Checkpoints:
 
     def __init__(self, directory: Path) -> None:
         options = ocp.CheckpointManagerOptions(max_to_keep=2)
+        self._directory = directory
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
 
     def __enter__(self) -> "Checkpoints":
@@ -41,8 +42,13 @@ class Checkpoints:
     def restore(self, like: TrainState) -> TrainState:
         """The newest state, with the shapes, types and devices of `like`.
 
-        Raises ValueError if the checkpoint holds another structure or other shapes.
+        Raises ValueError if there is none, or if it holds another structure or other shapes.
         """
+        if self._manager.latest_step() is None:
+            raise ValueError(f"{self._directory} holds no checkpoint")
         target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
         args = ocp.args.Composite(**{_ITEM: ocp.args.StandardRestore(target)})
-        return self._manager.restore(self._manager.latest_step(), args=args)[_ITEM]
+        try:
+            return self._manager.restore(self._manager.latest_step(), args=args)[_ITEM]
+        except ValueError as error:
+            raise ValueError(f"the checkpoint in {self._directory} is of another configuration") from error

@@ -47,7 +47,7 @@ def create_state(model: NEM, optimiser: optax.GradientTransformation, key: PRNGK
     return TrainState(jnp.int32(0), params, optimiser.init(params), best_params, jnp.float32(jnp.inf), jnp.int32(0))
 
 
-def update_best(state: TrainState, valid_loss: Float[Array, ""], epoch: int) -> TrainState:
+def update_best(state: TrainState, valid_loss: float, epoch: int) -> TrainState:
     """Keep the weights if `valid_loss` is the lowest so far (a NaN never is)."""
     if not valid_loss < state.best_loss:
         return state

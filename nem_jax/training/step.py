@@ -42,7 +42,7 @@ def train_step(
     comes back as it was.
     """
     (_, loss), grads = jax.value_and_grad(batch_loss, argnums=1, has_aux=True)(model, state.params, key, examples)
-    finite = jnp.isfinite(optax.global_norm(grads)) & jnp.isfinite(loss.total)
+    finite = jnp.isfinite(optax.tree.norm(grads)) & jnp.isfinite(loss.total)
 
     def apply(state: TrainState) -> TrainState:
         updates, opt_state = optimiser.update(grads, state.opt_state, state.params)

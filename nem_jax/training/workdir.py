@@ -43,7 +43,11 @@ def open_workdir(path: Path, config: ConfigDict) -> None:
     """
     config_file = path / CONFIG
     if config_file.exists():
-        different = _differences(json.loads(config_file.read_text()), to_json(config))
+        try:
+            present = json.loads(config_file.read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise WorkdirError(f"{config_file} is not readable: {error}") from error
+        different = _differences(present, to_json(config))
         if different:
             raise WorkdirError(f"{path} belongs to a run of another configuration: {'; '.join(different)}")
         if (path / RESULT).exists():

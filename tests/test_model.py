@@ -1,0 +1,172 @@
+"""The whole forward pass of one example: which frame goes where, and what is drawn from the key."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nem_jax import corruption, em, losses, model
+from nem_jax.distributions import Bernoulli
+from nem_jax.networks.cells import RNNEMCell
+from nem_jax.unroll import unroll
+
+NUM_STEPS, SHAPE, HIDDEN_SIZE = 3, (5, 6, 1), 7
+MODULE = RNNEMCell(HIDDEN_SIZE, jax.nn.sigmoid)
+
+
+def _clean(key, x):
+    return x
+
+
+def _init(key):
+    params = MODULE.init(key, jnp.zeros(SHAPE), jnp.zeros(HIDDEN_SIZE))["params"]
+    return jax.tree.map(lambda w: 6 * w, params)
+
+
+NEM = model.NEM(
+    init=_init,
+    cell=lambda params, residual, theta: MODULE.apply({"params": params}, residual, theta),
+    hidden_size=HIDDEN_SIZE,
+    pixel_dist=Bernoulli(),
+    corrupt=functools.partial(corruption.bitflip, prob=0.2),
+    num_components=2,
+    num_steps=NUM_STEPS,
+)
+CLEAN = dataclasses.replace(NEM, corrupt=_clean)
+infer = jax.jit(model.infer, static_argnums=0)
+example_loss = jax.jit(model.example_loss, static_argnums=0)
+
+
+@pytest.fixture(name="params", scope="module")
+def _params():
+    return _init(jax.random.key(0))
+
+
+@pytest.fixture(name="x", scope="module")
+def _x():
+    return jax.random.bernoulli(jax.random.key(1), 0.4, (NUM_STEPS + 1, *SHAPE)).astype(jnp.float32)
+
+
+KEY = jax.random.key(2)
+
+
+def test_a_static_image_is_the_sequence_of_equal_frames(params, x):
+    """Bit for bit: nothing in the package knows the difference."""
+    copies = jnp.broadcast_to(x[:1], (NUM_STEPS + 1, *SHAPE))
+    for function in (infer, example_loss):
+        one, many = function(NEM, params, KEY, x[:1]), function(NEM, params, KEY, copies)
+        jax.tree.map(np.testing.assert_array_equal, one, many)
+
+
+def test_to_frames(x):
+    np.testing.assert_array_equal(model.to_frames(x, 2), x[:2])
+    np.testing.assert_array_equal(model.to_frames(x[:1], 3), np.repeat(x[:1], 3, axis=0))
+    with pytest.raises(AssertionError):
+        model.to_frames(x, NUM_STEPS + 2)
+
+
+def _depends_on_frames(function, x):
+    """Which of the T + 1 frames a scalar function of x depends on."""
+    return np.abs(jax.jit(jax.grad(function))(x)).max(axis=(1, 2, 3)) > 0
+
+
+def test_step_t_reads_frame_t_and_is_scored_on_frame_t_plus_1(params, x):
+    """Through gradients: the last psi knows all frames but the last, the last gamma all of them."""
+    weights = jnp.cos(jnp.arange(60, dtype=jnp.float32)).reshape(2, *SHAPE)
+
+    def leaf(name, t, x):
+        return jnp.sum(weights * getattr(model.infer(CLEAN, params, KEY, x), name)[t])
+
+    for t in (0, NUM_STEPS - 1):
+        frames = np.arange(NUM_STEPS + 1)
+        np.testing.assert_array_equal(_depends_on_frames(functools.partial(leaf, "psi", t), x), frames <= t)
+        np.testing.assert_array_equal(_depends_on_frames(functools.partial(leaf, "gamma", t), x), frames <= t + 1)
+
+
+def test_the_first_psi_sees_the_corrupted_frame_alone(params, x):
+    """With an input that is noise and nothing else, x must not matter before it is a target."""
+    blind = dataclasses.replace(NEM, corrupt=lambda key, x: jax.random.uniform(key, x.shape))
+    first, other = (infer(blind, params, KEY, frames) for frames in (x, 1 - x))
+    np.testing.assert_array_equal(first.psi[0], other.psi[0])
+    assert np.max(np.abs(first.gamma[0] - other.gamma[0])) > 1e-2
+    assert np.max(np.abs(first.psi[0] - infer(CLEAN, params, KEY, x).psi[0])) > 1e-2
+
+
+@pytest.mark.parametrize("step_weights", ["last", "all"])
+def test_example_loss_is_put_together_by_hand(params, x, step_weights):
+    """Targets are frames 1..T; the same pieces as a notebook would use."""
+    nem = dataclasses.replace(CLEAN, step_weights=step_weights, inter_weight=0.2)
+    found = example_loss(nem, params, KEY, x)
+    _, state_key = jax.random.split(KEY)
+    state = em.init_state(state_key, 2, HIDDEN_SIZE, SHAPE)
+    step = functools.partial(em.em_step, NEM.cell, params, pixel_dist=Bernoulli())
+    trajectory = jax.jit(functools.partial(unroll, step))(state, x[:-1], x[1:])
+    parts = [
+        losses.total_loss(x[t + 1], trajectory.psi[t], trajectory.gamma[t], Bernoulli(), 0.2) for t in range(NUM_STEPS)
+    ]
+    expected = parts[-1] if step_weights == "last" else [sum(term) for term in zip(*parts, strict=True)]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_noise_is_drawn_anew_for_every_frame(params, x):
+    """A static image: equal frames go in, unequal ones come out of the corruption."""
+    seen = []
+
+    def corrupt(key, x):
+        noisy = corruption.bitflip(key, x, 0.5)
+        seen.append(noisy)
+        return noisy
+
+    model.infer(dataclasses.replace(NEM, corrupt=corrupt, scan_unroll=1), params, KEY, x[:1])
+    (noisy,) = seen
+    assert noisy.shape == (NUM_STEPS, *SHAPE)
+    assert all(np.any(noisy[s] != noisy[t]) for s in range(NUM_STEPS) for t in range(s))
+
+
+def test_results_are_a_function_of_the_key(params, x):
+    first, again, other = (infer(CLEAN, params, jax.random.key(seed), x) for seed in (0, 0, 1))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    assert np.max(np.abs(first.psi - other.psi)) > 1e-4  # the initial gamma: CLEAN draws nothing else
+    gamma = infer(NEM, params, jax.random.key(0), x).gamma
+    assert np.max(np.abs(first.gamma - gamma)) > 1e-2  # the noise
+
+
+def test_one_component_is_a_recurrent_autoencoder(params, x):
+    trajectory = infer(dataclasses.replace(NEM, num_components=1), params, KEY, x)
+    np.testing.assert_array_equal(trajectory.gamma, 1)
+
+
+def test_k_and_t_of_a_trained_model_can_be_replaced(params, x):
+    trajectory = infer(dataclasses.replace(NEM, num_components=4, num_steps=6), params, KEY, x[:1])
+    assert trajectory.gamma.shape == (6, 4, *SHAPE)
+    np.testing.assert_allclose(trajectory.gamma.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_array_equal(dataclasses.replace(NEM, num_steps=6).weights, [0, 0, 0, 0, 0, 1])
+
+
+@pytest.mark.parametrize("options", [{"scan_unroll": 1}, {"scan_unroll": 2, "remat": True}], ids=str)
+def test_options_of_speed_change_no_number(params, x, options):
+    other = dataclasses.replace(NEM, **options)
+    for leaf, expected in zip(infer(other, params, KEY, x), infer(NEM, params, KEY, x), strict=True):
+        np.testing.assert_allclose(leaf, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_options_of_the_model_reach_the_em_step(params, x):
+    plain = infer(CLEAN, params, KEY, x)
+    softer = infer(dataclasses.replace(CLEAN, epsilon=1.0), params, KEY, x)
+    assert np.max(np.abs(plain.gamma - softer.gamma)) > 1e-2
+
+    def gradient(nem):
+        return jax.jit(jax.grad(lambda params: model.example_loss(nem, params, KEY, x).total))(params)["rnn"]["kernel"]
+
+    assert np.max(np.abs(gradient(CLEAN) - gradient(dataclasses.replace(CLEAN, gradient_gamma=False)))) > 1e-3
+
+
+def test_a_vmapped_batch_equals_single_calls_and_has_its_own_draws(params, x):
+    keys = jax.random.split(KEY, 3)
+    batch = jax.jit(jax.vmap(functools.partial(model.example_loss, NEM), in_axes=(None, 0, None)))(params, keys, x)
+    for row in range(3):
+        np.testing.assert_allclose([term[row] for term in batch], example_loss(NEM, params, keys[row], x), rtol=1e-4)
+    assert np.ptp(batch.total) > 1e-2

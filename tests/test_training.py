@@ -1,0 +1,175 @@
+"""Training: one compiled step, chunks, early stopping, interruption, bad numbers."""
+
+import dataclasses
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.static_shapes.config import get_config
+from nem_jax.config import build_experiment
+from nem_jax.training import loop, step
+from nem_jax.training.checkpoint import Checkpoints
+from nem_jax.training.logs import METRICS
+from nem_jax.training.run import run
+from nem_jax.training.state import create_state, make_keys, update_best
+from nem_jax.training.workdir import OVERVIEW, RESULT, WEIGHTS
+from nem_jax.weights import read_weights, weights_sha256
+
+
+@pytest.fixture(autouse=True, scope="module")
+def standard_promotion():
+    """Optax mixes Python floats and int32 step counts, which strict promotion refuses."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def tiny(**training):
+    config = get_config("smoke")
+    config.training.update(training)
+    return config
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """An uninterrupted run of the smoke configuration: (workdir, result)."""
+    path = tmp_path_factory.mktemp("runs") / "smoke"
+    return path, run(tiny(), str(path))
+
+
+def records(path):
+    return [json.loads(line) for line in (path / METRICS).read_text().splitlines()]
+
+
+@pytest.mark.smoke
+def test_a_run_learns_and_leaves_all_its_files(finished):
+    path, result = finished
+    first, second = records(path)
+    assert second["train_total"] < 0.95 * first["train_total"]
+    assert second["valid_total"] < 0.95 * first["valid_total"]
+    assert json.loads((path / RESULT).read_text()) == result
+    assert (path / OVERVIEW).stat().st_size > 10_000
+    assert weights_sha256(read_weights(path / WEIGHTS)) == result["weights_sha256"]
+    assert list((path / "tensorboard").iterdir())
+    assert result["scores"]["total"] == pytest.approx(second["valid_total"], rel=0.05)
+
+
+def test_a_run_repeats_bit_for_bit(finished, tmp_path):
+    path, result = finished
+    again = run(tiny(), str(tmp_path / "again"))
+    assert records(tmp_path / "again") == records(path)
+    assert again["weights_sha256"] == result["weights_sha256"]
+    assert again["scores"] == result["scores"]
+
+
+def test_an_interrupted_run_resumes_bit_for_bit(finished, tmp_path, monkeypatch):
+    """Stopped between the second epoch's line in metrics.jsonl and its checkpoint, the worst moment."""
+    path, result = finished
+    save = Checkpoints.save
+
+    def stop_at_second(self, state):
+        if int(state.step) > 8:
+            raise KeyboardInterrupt
+        save(self, state)
+
+    monkeypatch.setattr(Checkpoints, "save", stop_at_second)
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny(), str(tmp_path / "run"))
+    assert len(records(tmp_path / "run")) == 2
+    monkeypatch.undo()
+    resumed = run(tiny(), str(tmp_path / "run"))
+    assert records(tmp_path / "run") == records(path)
+    assert resumed["weights_sha256"] == result["weights_sha256"]
+
+
+def test_how_steps_are_grouped_into_calls_changes_nothing(finished, tmp_path):
+    """One call of 3, 3 and 2 steps an epoch instead of two of 4."""
+    path, _ = finished
+    run(tiny(log_interval=3), str(tmp_path / "run"))
+    for ours, theirs in zip(records(tmp_path / "run"), records(path), strict=True):
+        np.testing.assert_allclose(list(ours.values()), list(theirs.values()), rtol=1e-6)
+
+
+def test_the_training_step_is_compiled_once(tmp_path):
+    config = tiny(log_interval=3)  # a short last call in every epoch
+    config.model.hidden_size = 31  # nothing in the cache
+    before = step.train_steps._cache_size()
+    run(config, str(tmp_path / "run"))
+    assert step.train_steps._cache_size() == before + 1
+
+
+def test_training_stops_when_validation_no_longer_improves(tmp_path, monkeypatch):
+    losses = iter([5.0, 3.0, 4.0, float("nan"), 2.9, 1.0])
+    monkeypatch.setattr(loop, "validate", lambda *_: {"valid_total": next(losses), "valid_ami_max_last": 0.0})
+    experiment = build_experiment(tiny(patience=2, max_epochs=9))
+    state = loop.train(experiment, experiment.load_data(), tmp_path)
+    assert int(state.best_epoch) == 2
+    assert float(state.best_loss) == 3.0
+    assert [record["epoch"] for record in records(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_the_best_weights_are_kept_apart():
+    experiment = build_experiment(tiny())
+    state = create_state(experiment.model, experiment.training.optimiser, jax.random.key(0))
+    state = update_best(state, 2.0, epoch=1)
+    moved = state._replace(params=jax.tree.map(lambda x: x + 1, state.params))
+    assert update_best(moved, 3.0, epoch=2) is moved
+    assert update_best(moved, float("nan"), epoch=2) is moved
+    better = update_best(moved, 1.0, epoch=2)
+    assert weights_sha256(better.best_params) == weights_sha256(moved.params) != weights_sha256(moved.best_params)
+    assert int(better.best_epoch) == 2
+
+
+@functools.partial(jax.jit, static_argnames="sample")
+def poison(sample, source, index):
+    example = sample(source, index)
+    return example._replace(x=jnp.where(index == 70, jnp.nan, example.x))
+
+
+def test_a_step_that_is_not_finite_stops_the_run_and_is_not_applied(tmp_path):
+    """Example 70 is NaN, and of an epoch's 8 batches one holds it."""
+    experiment = build_experiment(tiny(max_epochs=3))
+    dataset = experiment.load_data()
+    good = loop.train(dataclasses.replace(experiment), dataset, tmp_path / "good")
+    assert int(good.step) == 24
+    bad = dataclasses.replace(dataset, sample=functools.partial(poison, dataset.sample))
+    order = jax.random.permutation(jax.random.fold_in(make_keys(0).shuffle, 1), 512)
+    bad_step = int(np.flatnonzero(np.asarray(order) == 70)[0]) // 64 + 1
+    with pytest.raises(FloatingPointError, match=f"^step {bad_step}: the loss or its gradient is not finite"):
+        loop.train(experiment, bad, tmp_path / "bad")
+    assert not (tmp_path / "bad" / METRICS).read_text()
+
+
+def test_the_last_good_checkpoint_survives_a_bad_step(tmp_path):
+    experiment = build_experiment(tiny(max_epochs=1))
+    dataset = experiment.load_data()
+    first = loop.train(experiment, dataset, tmp_path)
+    longer = dataclasses.replace(experiment, training=dataclasses.replace(experiment.training, max_epochs=2))
+    bad = dataclasses.replace(dataset, sample=functools.partial(poison, dataset.sample))
+    with pytest.raises(FloatingPointError):
+        loop.train(longer, bad, tmp_path)
+    kept = loop.restore_best(experiment, tmp_path)
+    assert weights_sha256(kept) == weights_sha256(first.best_params)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    experiment = build_experiment(tiny(max_epochs=1))
+    loop.train(experiment, experiment.load_data(), tmp_path)
+    other = tiny(max_epochs=1)
+    other.model.hidden_size = 16
+    with pytest.raises(ValueError, match="checkpoint in .* is of another configuration"):
+        loop.restore_best(build_experiment(other), tmp_path)
+
+
+def test_shuffled_epochs_visit_every_example_once(tmp_path, monkeypatch):
+    seen = []
+    take = loop.take_steps
+    monkeypatch.setattr(loop, "take_steps", lambda t, s, batches: (seen.append(batches), take(t, s, batches))[1])
+    experiment = build_experiment(tiny())
+    loop.train(experiment, experiment.load_data(), tmp_path)
+    epochs = np.concatenate(seen).reshape(2, 512)
+    assert [sorted(epoch) for epoch in epochs] == [list(range(512))] * 2
+    assert (epochs[0] != epochs[1]).mean() > 0.9

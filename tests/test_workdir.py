@@ -1,0 +1,102 @@
+"""Workdirs: who may write, and what a kill leaves behind."""
+
+import json
+import os
+
+import pytest
+
+from experiments.static_shapes.config import get_config
+from nem_jax.training import logs
+from nem_jax.training.workdir import CONFIG, RESULT, WorkdirError, locked, open_workdir, write_json
+
+
+def contents(path):
+    return {file.name: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def test_a_new_directory_gets_the_configuration(tmp_path):
+    open_workdir(tmp_path / "a" / "b", get_config("smoke"))
+    assert json.loads((tmp_path / "a" / "b" / CONFIG).read_text())["name"] == "smoke"
+
+
+def test_the_same_configuration_resumes_and_changes_nothing(tmp_path):
+    open_workdir(tmp_path, get_config("smoke"))
+    before = contents(tmp_path)
+    open_workdir(tmp_path, get_config("smoke"))
+    assert contents(tmp_path) == before
+
+
+def refused(path, config, match):
+    before = contents(path) if path.is_dir() else path.read_bytes() if path.exists() else None
+    with pytest.raises(WorkdirError, match=match) as error:
+        open_workdir(path, config)
+    assert "\n" not in str(error.value)
+    after = contents(path) if path.is_dir() else path.read_bytes() if path.exists() else None
+    assert after == before
+
+
+def test_another_configuration_is_refused_by_its_fields(tmp_path):
+    open_workdir(tmp_path, get_config("smoke"))
+    other = get_config("smoke")
+    other.model.num_components = 7
+    refused(tmp_path, other, "another configuration: config.model.num_components is 4 there and 7 here")
+
+
+def test_a_finished_run_is_refused(tmp_path):
+    open_workdir(tmp_path, get_config("smoke"))
+    write_json(tmp_path / RESULT, {})
+    refused(tmp_path, get_config("smoke"), "holds a finished run")
+
+
+def test_a_directory_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    refused(tmp_path, get_config("smoke"), "exists and holds no run")
+
+
+def test_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("precious")
+    refused(tmp_path / "file", get_config("smoke"), "exists and holds no run")
+
+
+def test_a_broken_configuration_is_refused(tmp_path):
+    (tmp_path / CONFIG).write_text("{")
+    refused(tmp_path, get_config("smoke"), "is not readable")
+
+
+def test_an_unwritable_place_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkdirError, match="cannot be written"):
+        open_workdir(tmp_path / "file" / "workdir", get_config("smoke"))
+
+
+def test_a_kill_before_the_configuration_leaves_a_usable_directory(tmp_path):
+    (tmp_path / f".{CONFIG}.tmp").write_text("{")
+    open_workdir(tmp_path, get_config("smoke"))
+    assert json.loads((tmp_path / CONFIG).read_text())["name"] == "smoke"
+
+
+def test_two_processes_cannot_train_in_one_directory(tmp_path):
+    with locked(tmp_path), pytest.raises(WorkdirError, match="another process"), locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        pass
+
+
+def test_metrics_are_cut_back_to_the_checkpoint(tmp_path):
+    lines = [json.dumps({"step": step}) + "\n" for step in (10, 20, 30)]
+    (tmp_path / logs.METRICS).write_text("".join(lines) + '{"step": 4')  # the last line was being written
+    with logs.Logs(tmp_path, step=20) as log:
+        assert [record["step"] for record in log.records] == [10, 20]
+    assert (tmp_path / logs.METRICS).read_text() == "".join(lines[:2])
+
+
+def test_json_is_replaced_as_a_whole(tmp_path, monkeypatch):
+    write_json(tmp_path / "a.json", {"old": 1})
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_json(tmp_path / "a.json", {"new": 2})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"old": 1}
