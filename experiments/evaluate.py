@@ -1,7 +1,7 @@
 """Score trained weights, as they were trained or with another K, T or input.
 
-    python -m experiments.evaluate --pretrained=static_shapes_rnn_em
-    python -m experiments.evaluate --workdir=runs/rnn_em --num_components=5 --num_steps=30 --gamma_draws=5
+python -m experiments.evaluate --pretrained=static_shapes_rnn_em
+python -m experiments.evaluate --workdir=runs/rnn_em --num_components=5 --num_steps=30 --gamma_draws=5
 """
 
 import dataclasses
@@ -34,11 +34,11 @@ _OUTPUT = flags.DEFINE_string("output", None, "a new JSON file for the scores")
 
 def load() -> tuple[ConfigDict, Params]:
     """Configuration and weights that the flags name."""
-    if (_PRETRAINED.value is None) == (_WORKDIR.value is None):
-        raise ValueError("give either --pretrained or --workdir")
-    if _PRETRAINED.value is not None:
+    if _PRETRAINED.value is not None and _WORKDIR.value is None:
         pretrained = load_pretrained(_PRETRAINED.value)
         return pretrained.config, pretrained.params
+    if _WORKDIR.value is None or _PRETRAINED.value is not None:
+        raise ValueError("give either --pretrained or --workdir")
     path = Path(_WORKDIR.value)
     if not (path / CONFIG).exists() or not (path / CHECKPOINTS).exists():
         raise ValueError(f"workdir {path} holds no run with a checkpoint")

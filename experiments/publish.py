@@ -2,8 +2,9 @@
 
     python -m experiments.publish --workdirs=runs/rnn_em_seed0,runs/rnn_em_seed1
 
-The runs must differ in `seed` alone. Writes experiments/<experiment>/results/<name>.json and .png, the weights of the seed
-with the best validation loss as nem_jax/pretrained/<experiment>_<name>.safetensors, and the table in experiments/README.md.
+The runs must differ in `seed` alone. Writes experiments/<experiment>/results/<name>.json and .png, the weights of the
+seed with the best validation loss as nem_jax/pretrained/<experiment>_<name>.safetensors, and the table in
+experiments/README.md.
 """
 
 import importlib

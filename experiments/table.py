@@ -1,10 +1,11 @@
 """The results table in experiments/README.md, generated from the results' json files.
 
-    python -m experiments.table           # write it
-    python -m experiments.table --check   # fail if it is not what the files say
+python -m experiments.table           # write it
+python -m experiments.table --check   # fail if it is not what the files say
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ _CHECK = flags.DEFINE_boolean("check", False, "compare instead of writing")
 HERE = Path(__file__).parent
 README = HERE / "README.md"
 BEGIN, END = "<!-- results: begin (python -m experiments.table) -->", "<!-- results: end -->"
-HEADER = """| experiment | paper | AMI (max), paper | AMI (max), ours | AMI (arithmetic) | ARI | seeds | epochs | hardware | file |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
+COLUMNS = (
+    "experiment", "paper", "AMI (max), paper", "AMI (max), ours", "AMI (arithmetic)", "ARI", "seeds", "epochs",
+    "hardware", "file",
+)  # fmt: skip
 
 
 def render(records: list[dict[str, Any]], files: list[str]) -> str:
     """The table of results' records, in Markdown."""
-    return "\n".join([HEADER, *map(_row, records, files)])
+    return "\n".join([_line(COLUMNS), _line(["---"] * len(COLUMNS)), *map(_row, records, files)])
 
 
 def generate() -> str:
@@ -60,6 +63,10 @@ def _row(record: dict[str, Any], file: str) -> str:
         record["hardware"],
         f"[json]({file})",
     ]
+    return _line(cells)
+
+
+def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
@@ -74,7 +81,7 @@ def main() -> None:
     if not _CHECK.value:
         write()
     elif README.read_text() != generate():
-        raise ValueError("the table in experiments/README.md is not what the json files say: run python -m experiments.table")
+        raise ValueError("experiments/README.md is not what the json files say: run python -m experiments.table")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 """nem_jax: unsupervised perceptual grouping by Neural Expectation Maximization (Greff et al., 2017), in JAX.
 
-An image of pixels x_i is explained by K components. Component k has a hidden state theta_k; one network turns it into a mean
-psi_ik per pixel; gamma_ik is the probability that pixel i belongs to k. Each EM step (`em_step`) improves all of them:
+An image of pixels x_i is explained by K components. Component k has a hidden state theta_k; one network turns it into
+a mean psi_ik per pixel; gamma_ik is the probability that pixel i belongs to k. Each EM step (`em_step`) improves them:
 
-    residual_k  = gamma_k (x_noisy - psi_k)            # what k has yet to explain of its pixels
-    theta_k, psi_k = cell(params, residual_k, theta_k)  # M-step, or an RNN in its place; one network for all k
-    gamma_ik    = P(x_i | psi_ik) / sum_j P(x_i | psi_ij)      # E-step
+    residual_k     = gamma_k (x_noisy - psi_k)                # what k has yet to explain of its pixels
+    theta_k, psi_k = cell(params, residual_k, theta_k)        # M-step, or an RNN in its place; one network for all k
+    gamma_ik       = P(x_i | psi_ik) / sum_j P(x_i | psi_ij)  # E-step
 
 `unroll` repeats the step T times, and `trajectory_loss` makes the network learn from it, end to end: each component
-shall predict its own pixels (`intra_loss`) and know nothing of the others (`inter_loss`). Objects emerge without a label.
+shall predict its own pixels (`intra_loss`) and know nothing of the others (`inter_loss`). Objects emerge, unlabelled.
 
     step = functools.partial(nem_jax.em_step, cell, params, pixel_dist=nem_jax.Bernoulli())
     state = nem_jax.init_state(key, num_components=4, hidden_size=250, image_shape=(28, 28, 1))
@@ -17,7 +17,8 @@ shall predict its own pixels (`intra_loss`) and know nothing of the others (`int
 `cell` is any function `(params, residual [H, W, C], theta [M]) -> (theta, psi)`. All functions take one example and are
 pure: compose them with `jax.jit`, `jax.vmap` and `jax.grad`. Trained ones: `load_pretrained("static_shapes_rnn_em")`.
 
-Axes, always in this order: B batch, T EM steps (F = T + 1 frames), K components, H height, W width, C channels; M hidden units.
+Axes, always in this order: B batch, T EM steps (F = T + 1 frames), K components, H height, W width, C channels; M is
+the number of hidden units. To change K, the noise or the cell of an experiment, see its config.py and `config.py` here.
 """
 
 from nem_jax.corruption import bitflip, masked_uniform
@@ -38,7 +39,7 @@ from nem_jax.pretrained import load_pretrained
 from nem_jax.types import Cell, EMState, Example, Trajectory
 from nem_jax.unroll import unroll
 
-__all__ = [  # noqa: RUF022: by subject
+__all__ = [  # noqa: RUF022 - by subject
     # records
     "Cell", "EMState", "Example", "Trajectory",
     # pixel distributions and input noise

@@ -1,4 +1,4 @@
-"""Input noise: what turns the clean x into x_noisy. Every function is `(key, x) -> x_noisy` once its strength is bound."""
+"""Input noise, from the clean x to x_noisy: each function is `(key, x) -> x_noisy` once its strength is bound."""
 
 import jax
 import jax.numpy as jnp

@@ -23,7 +23,7 @@ def init_state(
     key: PRNGKey,
     num_components: int,
     hidden_size: int,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
 ) -> EMState:
     """The state before the first step: theta = 0, psi = 0, and gamma random.
 

@@ -1,8 +1,8 @@
-"""Scores of a trained model on a split, by the papers' protocol: (model, params, split, key) -> metrics.
+"""Scores of a trained model on a split, by the papers' protocol: (model, params, key, split) -> metrics.
 
-Per image, AMI and ARI of argmax_k gamma against the true groups, over the pixels with exactly one object; background and
-overlaps are ignored. The input is corrupted as in training (the original program's protocol) unless the model's `corrupt`
-is replaced. Training calls this for validation; nothing here knows of checkpoints.
+Per image, AMI and ARI of argmax_k gamma against the true groups, over the pixels with exactly one object; background
+and overlaps are ignored. The input is corrupted as in training (the original program's protocol) unless the model's
+`corrupt` is replaced. Training calls this for validation; nothing here knows of checkpoints.
 """
 
 import functools
@@ -17,7 +17,6 @@ from nem_jax import losses, metrics
 from nem_jax.data.split import Dataset
 from nem_jax.model import NEM, infer, to_frames
 from nem_jax.types import Example, Params, PRNGKey
-
 
 NUM_SHOWN = 8
 """Examples in an overview figure."""
@@ -80,13 +79,13 @@ def summarise(evaluation: Evaluation) -> dict[str, float]:
 
 
 class Examined(NamedTuple):
-    """The arrays of a figure: N examples after their last EM step."""
+    """The arrays of `plots.overview`: N examples after their last EM step, on the host once `examine` returns."""
 
-    x: np.ndarray
-    x_noisy: np.ndarray
-    groups: np.ndarray
-    gamma: np.ndarray
-    psi: np.ndarray
+    x: Any
+    x_noisy: Any
+    groups: Any
+    gamma: Any
+    psi: Any
 
 
 def examine(model: NEM, params: Params, key: PRNGKey, dataset: Dataset, split: str, num_examples: int) -> Examined:

@@ -16,7 +16,7 @@ def one_sentence() -> Iterator[None]:
         sys.exit(f"error: {error}")
 
 
-def launch(main: Callable[[], None]) -> None:
+def launch(main: Callable[[], object]) -> None:
     """Parse the flags and call `main`, both under `one_sentence`."""
 
     def guarded(argv: list[str]) -> None:

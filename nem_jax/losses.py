@@ -29,9 +29,7 @@ def intra_loss(
     return jnp.sum(gamma[..., 0] * pixel_dist.nll(x, psi))
 
 
-def inter_loss(
-    psi: Float[Array, "K H W C"], gamma: Float[Array, "K H W 1"], pixel_dist: PixelDist
-) -> Float[Array, ""]:
+def inter_loss(psi: Float[Array, "K H W C"], gamma: Float[Array, "K H W 1"], pixel_dist: PixelDist) -> Float[Array, ""]:
     """sum_ik (1 - gamma_ik) KL(P(x_i) || P(x_i | psi_ik)): and knows nothing of the rest (equation 5, second term)."""
     return jnp.sum((1 - gamma[..., 0]) * pixel_dist.kl_from_prior(psi))
 
@@ -49,9 +47,7 @@ def total_loss(
     return StepLoss(intra + inter_weight * inter, intra, inter)
 
 
-def loss_upper_bound(
-    x: Float[Array, "H W C"], psi: Float[Array, "K H W C"], pixel_dist: PixelDist
-) -> Float[Array, ""]:
+def loss_upper_bound(x: Float[Array, "H W C"], psi: Float[Array, "K H W C"], pixel_dist: PixelDist) -> Float[Array, ""]:
     """sum_i -log P(x_i | max_k psi_ik): the next-step error of N-EM's figure 5, which needs no gamma."""
     return jnp.sum(pixel_dist.nll(x, jnp.max(psi, axis=0)))
 

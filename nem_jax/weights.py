@@ -19,7 +19,7 @@ def write_weights(path: Path, params: Params) -> None:
 def read_weights(path: Path) -> Params:
     """The nested weights in a file, as float32."""
     with safe_open(path, "numpy") as file:
-        flat = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118: no mapping
+        flat = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118 - no mapping
     return unflatten_dict(flat, sep="/")
 
 

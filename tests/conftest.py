@@ -21,14 +21,16 @@ install_import_hook("nem_jax", "beartype.beartype")
 jax.config.update("jax_numpy_rank_promotion", "allow")
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "optax: module that runs optax, whose Adam needs standard dtype promotion")
+STRICT_DTYPES = {
+    f"test_{name}"
+    for name in ("cells", "corruption", "distributions", "em", "golden", "losses", "metrics", "model", "unroll")
+}
+"""Modules that run none but our own arithmetic: optax's Adam (0.2.8) raises a float to an integer count."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _dtype_promotion(request):
-    """Strict, but for modules marked `optax`: its bias correction (0.2.8) raises a float to an integer count."""
-    with jax.numpy_dtype_promotion("standard" if request.node.get_closest_marker("optax") else "strict"):
+    with jax.numpy_dtype_promotion("strict" if request.node.path.stem in STRICT_DTYPES else "standard"):
         yield
 
 

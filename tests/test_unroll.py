@@ -131,7 +131,11 @@ def test_rows_of_a_vmapped_batch_are_independent(problem, run):
 
 def test_the_step_is_traced_once_for_all_steps_and_compiled_once_for_all_calls(problem):
     chex.clear_trace_counter()
-    step = chex.assert_max_traces(functools.partial(_step, problem, problem.params), n=1)
+
+    @chex.assert_max_traces(n=1)
+    def step(state, x_noisy, x):
+        return _step(problem, problem.params, state, x_noisy, x)
+
     run = jax.jit(lambda state, x_noisy, x: unroll(step, state, x_noisy, x))
     for scale in (1.0, 0.5):
         run(problem.state, scale * problem.x_noisy, problem.x)

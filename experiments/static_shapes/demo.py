@@ -1,6 +1,6 @@
 """`make demo`: train the `demo` configuration from scratch and show what it found. Minutes on two cores.
 
-    python -m experiments.static_shapes.demo
+python -m experiments.static_shapes.demo
 """
 
 from pathlib import Path

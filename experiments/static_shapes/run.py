@@ -7,7 +7,7 @@ from nem_jax.launch import launch
 from nem_jax.training.run import run
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "directory of the run: new, or of the same run to resume", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "directory: new, or of the same run to resume", required=True)
 
 if __name__ == "__main__":
     launch(lambda: run(_CONFIG.value, _WORKDIR.value))

@@ -9,7 +9,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from nem_jax.data.split import Dataset, generated_splits
 from nem_jax.types import Example, PRNGKey

@@ -30,6 +30,7 @@ class RNNEMCell(nn.Module):
     def __call__(
         self, residual: Float[Array, "H W C"], theta: Float[Array, " M"]
     ) -> tuple[Float[Array, " M"], Float[Array, "H W C"]]:
+        """(residual, theta) -> (theta, psi)."""
         pixels = residual.reshape(-1)
         theta = nn.sigmoid(nn.Dense(self.hidden_size, kernel_init=XAVIER, name="rnn")(jnp.concatenate([pixels, theta])))
         output = nn.Dense(pixels.size, kernel_init=XAVIER, name="output")(theta)
@@ -42,15 +43,15 @@ def positive_step_size(key: PRNGKey) -> Float[Array, ""]:
 
 
 def original_step_size(key: PRNGKey) -> Float[Array, ""]:
-    """U(-sqrt(3), sqrt(3)), the original program's: Xavier for a 1x1 weight, negative (a descent) in half of the runs."""
+    """U(-sqrt(3), sqrt(3)), the original program's: Xavier for a 1x1 weight; a descent in half of the runs."""
     return jax.random.uniform(key, minval=-(3**0.5), maxval=3**0.5)
 
 
 class NEMCell(nn.Module):
     """N-EM: the exact generalised EM step of psi = sigmoid(W^T sigmoid(theta)) (N-EM equation 4), no biases.
 
-    theta' = theta + eta sigmoid'(theta) * (W residual), with the step size eta learnt along with W: for Bernoulli pixels
-    and a sigmoid output, W residual times sigmoid' is the gradient of the expected log-likelihood Q.
+    theta' = theta + eta sigmoid'(theta) * (W residual), with the step size eta learnt along with W: for Bernoulli
+    pixels and a sigmoid output, sigmoid'(theta) * (W residual) is the gradient of the expected log-likelihood Q.
     """
 
     hidden_size: int
@@ -60,6 +61,7 @@ class NEMCell(nn.Module):
     def __call__(
         self, residual: Float[Array, "H W C"], theta: Float[Array, " M"]
     ) -> tuple[Float[Array, " M"], Float[Array, "H W C"]]:
+        """(residual, theta) -> (theta, psi)."""
         pixels = residual.reshape(-1)
         kernel = self.param("kernel", XAVIER, (pixels.size, self.hidden_size))
         step_size = self.param("step_size", self.step_size_init)

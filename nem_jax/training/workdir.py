@@ -51,7 +51,7 @@ def open_workdir(path: Path, config: ConfigDict) -> None:
         if different:
             raise WorkdirError(f"{path} belongs to a run of another configuration: {'; '.join(different)}")
         if (path / RESULT).exists():
-            raise WorkdirError(f"{path} holds a finished run: its scores are in {path / RESULT}; choose another workdir")
+            raise WorkdirError(f"{path} holds a finished run, scored in {path / RESULT}: choose another workdir")
         return
     if path.exists() and (not path.is_dir() or any(f.name != f".{CONFIG}.tmp" for f in path.iterdir())):
         raise WorkdirError(f"{path} exists and holds no run: choose a new or empty workdir")

@@ -1,0 +1,72 @@
+"""Evaluation: the protocol, batches, other K and T."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.static_shapes.config import get_config
+from nem_jax.config import build_experiment
+from nem_jax.evaluation import describe_protocol, evaluate, examine, summarise
+from nem_jax.model import example_loss, infer
+
+
+@pytest.fixture(scope="module")
+def smoke():
+    config = get_config("smoke")
+    config.data.num_test = 50
+    experiment = build_experiment(config)
+    params = jax.tree.map(lambda w: 2 * w, experiment.model.init(jax.random.key(3)))
+    return experiment.model, params, experiment.load_data()
+
+
+def test_the_batch_size_changes_no_score(smoke):
+    """50 examples in batches of 20, 20 and 10 padded to 20: example i draws by its number."""
+    model, params, dataset = smoke
+    key = jax.random.key(0)
+    by_20 = evaluate(model, params, key, dataset, "test", batch_size=20)
+    by_50 = evaluate(model, params, key, dataset, "test", batch_size=50)
+    assert by_20.loss.total.shape == (50,)
+    assert by_20.scores.ami_max.shape == (50, 1)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), by_20, by_50)
+
+
+def test_each_example_is_scored_as_alone(smoke):
+    model, params, dataset = smoke
+    key = jax.random.key(0)
+    evaluation = evaluate(model, params, key, dataset, "test", batch_size=25)
+    example = dataset.sample(dataset.splits["test"].source, jnp.int32(7))
+    alone = example_loss(model, params, jax.random.fold_in(key, 7), example.x)
+    np.testing.assert_allclose(evaluation.loss.total[7], alone.total, rtol=1e-5)
+
+
+def test_another_key_gives_another_grouping(smoke):
+    model, params, dataset = smoke
+    first, second = (evaluate(model, params, jax.random.key(k), dataset, "test", 50).scores.ami_max for k in (0, 1))
+    assert np.any(first != second)
+
+
+def test_all_steps_are_scored_where_all_carry_a_loss(smoke):
+    model, params, dataset = smoke
+    model = dataclasses.replace(model, step_weights="all", num_steps=5, num_components=6)
+    evaluation = evaluate(model, params, jax.random.key(0), dataset, "test", batch_size=50)
+    assert evaluation.scores.ari.shape == (50, 5)
+    means = summarise(evaluation)
+    assert means["ari_last"] == pytest.approx(evaluation.scores.ari[:, -1].mean())
+    assert means["ari_mean"] == pytest.approx(evaluation.scores.ari.mean())
+    assert describe_protocol(model, dataset, "test", "none", 1)["num_components"] == 6
+
+
+def test_a_figure_shows_what_was_scored(smoke):
+    model, params, dataset = smoke
+    key = jax.random.key(0)
+    shown = examine(model, params, key, dataset, "test", num_examples=3)
+    example = dataset.sample(dataset.splits["test"].source, jnp.int32(2))
+    trajectory, x_noisy = infer(model, params, jax.random.fold_in(key, 2), example.x)
+    np.testing.assert_array_equal(shown.x[2], example.x[0])
+    np.testing.assert_array_equal(shown.groups[2], example.groups[0])
+    np.testing.assert_array_equal(shown.x_noisy[2], x_noisy[-1])
+    np.testing.assert_allclose(shown.gamma[2], trajectory.gamma[-1], atol=1e-5)
+    np.testing.assert_allclose(shown.psi[2], trajectory.psi[-1], atol=1e-5)

@@ -1,0 +1,186 @@
+"""The command lines, in processes of their own: end to end, refusals, and kill -9."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pytest
+
+from nem_jax.data.hdf5 import write_hdf5
+from nem_jax.data.shapes import static_shapes
+from nem_jax.training.logs import METRICS
+from nem_jax.training.workdir import RESULT
+
+CONFIG = "experiments/static_shapes/config.py:smoke"
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """Every process finds what another one compiled, which changes no number and saves seconds each."""
+    cache = tmp_path_factory.mktemp("compilation_cache")
+    options = {"MIN_COMPILE_TIME_SECS": "0", "MIN_ENTRY_SIZE_BYTES": "-1"}
+    persistent = {f"JAX_PERSISTENT_CACHE_{name}": value for name, value in options.items()}
+    return {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache), **persistent}
+
+
+@pytest.fixture(scope="module")
+def launch(environment):
+    """`launch(module, *arguments)` runs `python -m module` to its end."""
+
+    def run(module, *arguments):
+        command = [sys.executable, "-m", module, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200, check=False)
+
+    return run
+
+
+def train(launch, workdir, *arguments, config=CONFIG):
+    return launch("experiments.static_shapes.run", f"--config={config}", f"--workdir={workdir}", *arguments)
+
+
+def records(path):
+    return [json.loads(line) for line in (path / METRICS).read_text().splitlines()]
+
+
+def assert_one_sentence(done, sentence):
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def finished(launch, tmp_path_factory):
+    path = tmp_path_factory.mktemp("launch") / "smoke"
+    done = train(launch, path)
+    assert done.returncode == 0, done.stderr
+    return path, done
+
+
+@pytest.mark.smoke
+def test_one_command_trains_scores_and_says_where_everything_is(finished):
+    path, done = finished
+    assert "AMI" in done.stdout
+    for file in ("result.json", "overview.png", "weights.safetensors"):
+        assert str(path / file) in done.stdout
+        assert (path / file).exists()
+    result = json.loads((path / RESULT).read_text())
+    assert result["command"].startswith("python -m experiments.static_shapes.run --config=")
+    assert set(result["versions"]) >= {"python", "jax", "flax"}
+
+
+@pytest.mark.smoke
+def test_the_weights_are_scored_again_with_other_k_and_t(finished, launch, tmp_path):
+    path, _ = finished
+    output = tmp_path / "scores.json"
+    arguments = ("--num_components=5", "--num_steps=4", "--gamma_draws=2", "--clean", f"--output={output}")
+    done = launch("experiments.evaluate", f"--workdir={path}", *arguments)
+    assert done.returncode == 0, done.stderr
+    scores = json.loads(output.read_text())
+    assert len(scores["draws"]) == 2
+    assert scores["draws"][0] != scores["draws"][1]
+    assert scores["protocol"]["num_components"] == 5
+    assert scores["protocol"]["num_steps"] == 4
+    assert scores["protocol"]["input_noise"] == "none"
+    assert scores["mean"]["confidence_last"] < json.loads((path / RESULT).read_text())["scores"]["confidence_last"]
+    again = launch("experiments.evaluate", f"--workdir={path}", f"--output={output}")
+    assert_one_sentence(again, "exists already")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--config.model.num_components=0"], "model.num_components must be an integer of at least 1, got 0"),
+        (["--config.model.num_components=1.5"], "num_components=1.5"),
+        (["--config.model.nope=1"], "--config.model.nope=1: the configuration has no field 'nope'"),
+        (["--nope=1"], "Unknown command line flag 'nope'"),
+        (["smoke"], "'smoke' is no flag"),
+    ],
+)
+def test_bad_flags_are_one_sentence_and_leave_nothing(launch, tmp_path, arguments, sentence):
+    done = train(launch, tmp_path / "run", *arguments)
+    assert_one_sentence(done, sentence)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_configuration_is_one_sentence(launch, tmp_path):
+    done = train(launch, tmp_path / "run", config="experiments/static_shapes/config.py:rnn")
+    assert_one_sentence(done, "config must be one of rnn_em, n_em")
+
+
+def test_a_finished_run_and_another_configuration_are_refused(finished, launch):
+    path, _ = finished
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    assert_one_sentence(train(launch, path), "holds a finished run")
+    assert_one_sentence(train(launch, path, "--config.seed=1"), "config.seed is 0 there and 1 here")
+    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
+
+
+def test_what_is_no_run_cannot_be_evaluated(launch, tmp_path):
+    assert_one_sentence(launch("experiments.evaluate", f"--workdir={tmp_path}"), "holds no run with a checkpoint")
+    assert_one_sentence(launch("experiments.evaluate"), "give either --pretrained or --workdir")
+    done = launch("experiments.evaluate", "--pretrained=nope")
+    assert_one_sentence(done, "pretrained must be one of")
+
+
+def test_the_authors_file_layout_trains(launch, tmp_path):
+    file = tmp_path / "shapes.h5"
+    write_hdf5(file, static_shapes(seed=1, sizes=(512, 128, 128)))
+    done = train(launch, tmp_path / "run", f"--config.data.path={file}", "--config.training.max_epochs=1")
+    assert done.returncode == 0, done.stderr
+    assert records(tmp_path / "run")[0]["train_total"] > 0
+    with h5py.File(file, "a") as handle:
+        handle["training/features"][0, 7, 3, 4, 0] = np.nan
+    done = train(launch, tmp_path / "other", f"--config.data.path={file}")
+    assert_one_sentence(done, "training/features must hold numbers in [0, 1], but example 7 has nan")
+    assert not (tmp_path / "other").exists()
+
+
+def test_killed_at_any_moment_it_resumes_to_the_same_numbers(launch, environment, tmp_path):
+    """kill -9 five times at random moments of a run of six epochs; the last start finishes it."""
+    arguments = ("--config.training.max_epochs=6",)
+    assert train(launch, tmp_path / "whole", *arguments).returncode == 0
+    command = [sys.executable, "-m", "experiments.static_shapes.run", f"--config={CONFIG}", *arguments]
+    moments = random.Random(0)
+    progress = []
+    for _ in range(5):
+        process = subprocess.Popen(
+            [*command, f"--workdir={tmp_path / 'killed'}"], env=environment, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        epochs = len(progress)
+        deadline = time.monotonic() + 100
+        while process.poll() is None and time.monotonic() < deadline:
+            lines = (tmp_path / "killed" / METRICS).read_text().splitlines() if epochs_begin(tmp_path) else []
+            if len(lines) > epochs:
+                break
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, 0.15))  # before, in or after the write of the checkpoint
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        progress = records_so_far(tmp_path / "killed")
+    assert progress, "no epoch was finished before the kills"
+    assert not (tmp_path / "killed" / RESULT).exists() or len(progress) == 6
+    if not (tmp_path / "killed" / RESULT).exists():
+        assert train(launch, tmp_path / "killed", *arguments).returncode == 0
+    assert records(tmp_path / "killed") == records(tmp_path / "whole")
+    killed, whole = (json.loads((tmp_path / name / RESULT).read_text()) for name in ("killed", "whole"))
+    assert killed["weights_sha256"] == whole["weights_sha256"]
+    assert killed["scores"] == whole["scores"]
+
+
+def epochs_begin(tmp_path):
+    return (tmp_path / "killed" / METRICS).exists()
+
+
+def records_so_far(path):
+    """Complete lines of metrics.jsonl: a kill may have left part of one."""
+    lines = (path / METRICS).read_text().splitlines(keepends=True) if (path / METRICS).exists() else []
+    return [line for line in lines if line.endswith("\n")]

@@ -1,0 +1,102 @@
+"""Published results: the table is what the files say, and the weights do what the files say."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from experiments import publish, table
+from nem_jax.config import build_experiment
+from nem_jax.evaluation import evaluate
+from nem_jax.pretrained import DIRECTORY, load_pretrained, pretrained_names
+from nem_jax.weights import read_weights, weights_sha256, write_weights
+
+ROOT = Path(__file__).parents[1]
+RESULTS = sorted((ROOT / "experiments").glob("*/results/*.json"))
+FIELDS = {"experiment", "config", "protocol", "metrics", "paper", "seeds", "epochs", "hardware", "versions",
+          "git_revision", "command", "weights_sha256"}  # fmt: skip
+
+
+def test_the_table_is_what_the_files_say():
+    assert table.README.read_text() == table.generate()
+
+
+@pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.stem)
+def test_a_result_is_complete(file):
+    record = json.loads(file.read_text())
+    assert record.keys() >= FIELDS
+    for metric in ("ami_max", "ami_arithmetic", "ari"):
+        values = record["metrics"][metric]
+        assert len(values["per_seed"]) == len(record["seeds"])
+        assert values["mean"] == pytest.approx(np.mean(values["per_seed"]))
+        assert values["std"] == pytest.approx(np.std(values["per_seed"]))
+    assert record["metrics"]["ami_max"]["mean"] <= record["metrics"]["ami_arithmetic"]["mean"]
+    assert file.with_suffix(".png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.stem)
+def test_the_packaged_weights_reach_the_published_score(file):
+    """The first 512 test images, whose mean AMI scatters around that of all 10,000."""
+    record = json.loads(file.read_text())
+    name = f"{record['experiment']}_{record['config']['name']}"
+    model, params, config = load_pretrained(name)
+    assert weights_sha256(params) == record["weights_sha256"]
+    assert config.to_dict() == ConfigDict(record["config"]).to_dict() | {"seed": config.seed}
+    config.data.num_test = 512
+    dataset = build_experiment(config).load_data()
+    evaluation = evaluate(model, params, jax.random.key(1), dataset, "test", batch_size=128)
+    ami = evaluation.scores.ami_max[:, -1]
+    published = record["metrics"]["ami_max"]["per_seed"][record["seeds"].index(config.seed)]
+    assert abs(ami.mean() - published) < 5 * ami.std() / np.sqrt(len(ami))
+
+
+def test_every_pretrained_name_loads_and_no_other():
+    assert set(pretrained_names()) == {
+        f"{json.loads(file.read_text())['experiment']}_{file.stem}" for file in RESULTS
+    }
+    with pytest.raises(ValueError, match="pretrained must be one of .*, got 'nope'"):
+        load_pretrained("nope")
+    assert all((DIRECTORY / f"{name}.json").exists() for name in pretrained_names())
+
+
+def run_result(seed, ami, valid_loss):
+    scores = {"ami_max_last": ami, "ami_arithmetic_last": ami + 0.1, "ari_last": ami, "total": 9.0}
+    config = {"experiment": "e", "name": "n", "seed": seed, "model": {"num_components": 4}}
+    rest = {name: name for name in ("protocol", "git_revision", "command", "hardware", "versions")}
+    return {"config": config, "scores": scores, "epochs": 3, "best_epoch": 2, "stopped_early": seed > 0,
+            "best_valid_loss": valid_loss, "weights_sha256": f"sha{seed}", **rest}  # fmt: skip
+
+
+def test_seeds_are_aggregated_and_the_best_validation_loss_gives_the_weights():
+    record = publish.aggregate([run_result(0, 0.8, 5.0), run_result(1, 0.6, 4.0)], paper={})
+    assert record["metrics"]["ami_max"] == {
+        "mean": pytest.approx(0.7), "std": pytest.approx(0.1), "per_seed": [0.8, 0.6]
+    }  # fmt: skip
+    assert record["seeds"] == [0, 1]
+    assert record["weights_sha256"] == "sha1"
+    paper = {"where": "section 9", "ami_max": {"mean": 0.826, "std": 0.005}}
+    row = table.render([{**record, "paper": paper}], ["e/results/n.json"]).splitlines()[-1]
+    assert "| section 9 | 0.826 +- 0.005 | 0.700 +- 0.100 | 0.800 +- 0.100 |" in row
+    assert "3 (cut), 3 |" in row
+
+
+def test_runs_that_do_not_belong_together_are_refused():
+    one, other = run_result(0, 0.8, 5.0), run_result(1, 0.8, 5.0)
+    other["config"]["model"] = {"num_components": 5}
+    with pytest.raises(ValueError, match="runs of one configuration"):
+        publish.aggregate([one, other], paper={})
+    with pytest.raises(ValueError, match="different seeds"):
+        publish.aggregate([one, one], paper={})
+
+
+def test_weights_survive_their_file(tmp_path):
+    params = {"rnn": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}, "step_size": np.float32(0.5)}
+    write_weights(tmp_path / "w.safetensors", params)
+    again = read_weights(tmp_path / "w.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, again, params)
+    assert weights_sha256(again) == weights_sha256(params)
+    changed = {**params, "step_size": np.float32(0.25)}
+    assert weights_sha256(changed) != weights_sha256(params)
