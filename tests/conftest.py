@@ -27,6 +27,16 @@ STRICT_DTYPES = {
 }
 """Modules that run none but our own arithmetic: optax's Adam (0.2.8) raises a float to an integer count."""
 
+QUICKLY_COMPILED = STRICT_DTYPES - {"test_golden", "test_metrics"}
+"""Modules of many small programs that run once: XLA's optimisations take half their time. The goldens keep them."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_compilation(request):
+    jax.config.update("jax_disable_most_optimizations", request.node.path.stem in QUICKLY_COMPILED)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _dtype_promotion(request):
@@ -63,15 +73,14 @@ def problem():
         psi=jax.random.uniform(keys[2], (num_components, *image_shape), minval=0.1, maxval=0.9),
         gamma=em.init_state(keys[3], num_components, hidden_size, image_shape).gamma,
     )
-    x, x_noisy = (
-        jax.random.bernoulli(key, 0.4, (num_steps, *image_shape)).astype(jnp.float32) for key in keys[4:]
-    )
+    x, x_noisy = (jax.random.bernoulli(key, 0.4, (num_steps, *image_shape)).astype(jnp.float32) for key in keys[4:])
     return Problem(lambda p, residual, theta: module.apply({"params": p}, residual, theta), params, state, x, x_noisy)
 
 
 @pytest.fixture(scope="session")
 def relative_error():
     """max|difference| / max|reference|, the measure of every comparison with a reference implementation."""
+
     def measure(value, reference):
         value, reference = np.asarray(value, np.float64), np.asarray(reference, np.float64)
         assert value.shape == reference.shape

@@ -76,7 +76,10 @@ def test_every_field_is_read(name, monkeypatch):
         ({"model__step_size_init": "positive"}, "model.step_size_init must be given exactly if model.cell is 'n_em'"),
         ({"model__cell": "n_em"}, "model.step_size_init must be given exactly if model.cell is 'n_em', got None"),
         (
-            {"model__cell": "n_em", "model__step_size_init": "positive", "model__pixel_dist": "gaussian", "model__e_sigma": 0.5},
+            {
+                "model__cell": "n_em", "model__step_size_init": "positive",
+                "model__pixel_dist": "gaussian", "model__e_sigma": 0.5,
+            },
             "model.cell 'n_em' needs model.pixel_dist 'bernoulli'",
         ),
         ({"data__image_size": 11}, "data.image_size must be an integer of at least 12, got 11"),
@@ -99,7 +102,7 @@ def test_bad_values_are_one_sentence_that_names_the_field(fields, sentence):
 
 
 def test_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match="config must be one of rnn_em, n_em, .*, got 'rnn'"):
+    with pytest.raises(ValueError, match=r"config must be one of rnn_em, n_em, .*, got 'rnn'"):
         get_config("rnn")
 
 
@@ -109,6 +112,16 @@ def test_the_recipes_are_the_papers():
         config = get_config(name)
         model, training, data = config.model, config.training, config.data
         assert (model.num_components, model.num_steps, model.noise_prob) == (num_components, 15, 0.1)
-        assert (model.hidden_size, model.gradient_gamma, model.step_weights, model.inter_weight) == (250, True, "last", 1)
-        assert (training.learning_rate, training.batch_size, training.patience, training.max_epochs) == (1e-3, 64, 10, 500)
+        assert (model.hidden_size, model.gradient_gamma, model.step_weights, model.inter_weight) == (
+            250,
+            True,
+            "last",
+            1,
+        )
+        assert (training.learning_rate, training.batch_size, training.patience, training.max_epochs) == (
+            1e-3,
+            64,
+            10,
+            500,
+        )
         assert (data.num_training, data.num_validation, data.num_test) == (50_000, 10_000, 10_000)

@@ -21,11 +21,15 @@ def _pixels(num_pixels=20, channels=2):
 
 def test_bernoulli_is_a_distribution_over_all_channels():
     _, psi = _pixels(channels=3)
-    outcomes = [jnp.broadcast_to(jnp.array(bits, jnp.float32), psi.shape) for bits in itertools.product((0, 1), repeat=3)]
+    outcomes = [
+        jnp.broadcast_to(jnp.array(bits, jnp.float32), psi.shape) for bits in itertools.product((0, 1), repeat=3)
+    ]
     probs = np.stack([Bernoulli().prob(x, psi) for x in outcomes])
     np.testing.assert_allclose(probs.sum(axis=0), 1, atol=1e-6)
     for x, prob in zip(outcomes, probs, strict=True):
-        np.testing.assert_allclose(prob, np.prod(stats.bernoulli.pmf(np.asarray(x), np.asarray(psi)), axis=-1), rtol=1e-5)
+        np.testing.assert_allclose(
+            prob, np.prod(stats.bernoulli.pmf(np.asarray(x), np.asarray(psi)), axis=-1), rtol=1e-5
+        )
 
 
 def test_bernoulli_cost_is_the_binary_cross_entropy_in_nats():
@@ -100,7 +104,7 @@ def test_broadcast_over_components_and_transforms(dist, name):
     function = getattr(dist, name)
     psis = jnp.stack([psi, 1 - psi, psi**2])
     per_component = np.stack([function(x, psi) for psi in psis])
-    np.testing.assert_allclose(function(x, psis), per_component, rtol=1e-6)
+    np.testing.assert_allclose(function(x[None], psis), per_component, rtol=1e-6)
     np.testing.assert_allclose(jax.jit(jax.vmap(function, in_axes=(None, 0)))(x, psis), per_component, rtol=1e-6)
 
     def total(psi):

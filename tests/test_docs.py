@@ -35,7 +35,12 @@ def test_every_module_configuration_and_file_named_exists(document):
 
 
 def test_every_make_target_named_exists():
-    named = set(re.findall(r"make ([a-z]+)\b", "\n".join(re.findall(r"`make [a-z]+`|^    make .*$", (ROOT / "README.md").read_text(), flags=re.MULTILINE))))
+    named = set(
+        re.findall(
+            r"make ([a-z]+)\b",
+            "\n".join(re.findall(r"`make [a-z]+`|^    make .*$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)),
+        )
+    )
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     assert named >= {"demo", "test"}
     assert named <= targets
@@ -53,7 +58,9 @@ def test_the_readmes_own_cell_runs():
     (code,) = [block for block in blocks((ROOT / "README.md").read_text()) if "def cell(" in block]
     keys = jax.random.split(jax.random.key(0), 5)
     shapes = {"encoder": (784, 64), "recurrent": (64, 64), "decoder": (64, 784)}
-    params = {name: 0.05 * jax.random.normal(key, shape) for (name, shape), key in zip(shapes.items(), keys, strict=False)}
+    params = {
+        name: 0.05 * jax.random.normal(key, shape) for (name, shape), key in zip(shapes.items(), keys, strict=False)
+    }
     x = jax.random.bernoulli(keys[3], 0.2, (15, 28, 28, 1)).astype(jnp.float32)
     names = {"nem_jax": nem_jax, "functools": functools, "jax": jax, "jnp": jnp, "params": params, "key": keys[4],
              "x": x, "x_noisy": x}  # fmt: skip

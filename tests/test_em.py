@@ -83,7 +83,10 @@ def test_update_theta_applies_one_network_to_each_component(problem):
     ("cell", "message"),
     [
         (lambda params, residual, theta: (theta[:-1], residual), "the cell must keep theta's shape"),
-        (lambda params, residual, theta: (theta, residual[..., :1]), "the cell must return psi in the residual's shape"),
+        (
+            lambda params, residual, theta: (theta, residual[..., :1]),
+            "the cell must return psi in the residual's shape",
+        ),
     ],
 )
 def test_a_cell_that_changes_shapes_is_refused(problem, cell, message):
@@ -153,7 +156,7 @@ def _two_steps_by_hand(problem, params, constant_gamma):
     cell = jax.vmap(problem.cell, in_axes=(None, 0, 0))
     theta, psi, gamma = problem.state
     for t in range(2):
-        theta, psi = cell(params, gamma * (problem.x_noisy[t] - psi), theta)
+        theta, psi = cell(params, gamma * (problem.x_noisy[t][None] - psi), theta)
         gamma = em.e_step(problem.x[t], psi, Bernoulli()) if constant_gamma is None else constant_gamma[t]
     return losses.total_loss(problem.x[1], psi, gamma, Bernoulli()).total
 
@@ -167,7 +170,9 @@ def test_gradient_gamma_is_one_switch_for_residual_and_loss(problem, gradient_ga
         return unroll(functools.partial(step, params), problem.state, problem.x_noisy[:2], problem.x[:2])
 
     def loss(params):
-        return losses.trajectory_loss(problem.x[:2], trajectory(params), Bernoulli(), np.array([0, 1], np.float32)).total
+        return losses.trajectory_loss(
+            problem.x[:2], trajectory(params), Bernoulli(), np.array([0, 1], np.float32)
+        ).total
 
     constant = jax.jit(trajectory)(problem.params).gamma
     by_hand = jax.jit(jax.grad(lambda params, gamma: _two_steps_by_hand(problem, params, gamma)))

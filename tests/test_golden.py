@@ -71,6 +71,7 @@ def _ours(golden, params):
     return {"loss": loss, "steps": steps, "bounds": bounds, "trajectory": trajectory, "grads": grads}
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(("leaf", "original"), [("psi", "preds"), ("gamma", "gammas"), ("theta", "thetas")])
 def test_forward_pass(golden, ours, relative_error, leaf, original):
     value = np.swapaxes(getattr(ours["trajectory"], leaf), 0, 1)
@@ -89,6 +90,7 @@ def test_training_loss(golden, ours):
     np.testing.assert_allclose(ours["loss"], golden["loss"], rtol=TOLERANCE)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(("layer", "name"), WEIGHTS)
 def test_gradient(golden, ours, relative_error, layer, name):
     assert relative_error(ours["grads"][layer][name], golden["grad/" + ORIGINAL_NAMES[layer, name]]) <= TOLERANCE

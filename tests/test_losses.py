@@ -29,7 +29,7 @@ def _trajectory(problem):
     scales = jnp.array([1.0, 0.8, 0.6, 0.4])[:, None, None, None, None]
     theta = jnp.broadcast_to(problem.state.theta, (4, *problem.state.theta.shape))
     gamma = jnp.broadcast_to(problem.state.gamma, (4, *problem.state.gamma.shape))
-    return Trajectory(theta, scales * problem.state.psi, gamma)
+    return Trajectory(theta, scales * problem.state.psi[None], gamma)
 
 
 @pytest.mark.parametrize("inter_weight", [1.0, 0.2])
@@ -83,7 +83,7 @@ def test_step_weights():
     np.testing.assert_array_equal(losses.step_weights("last", 4), [0, 0, 0, 1])
     np.testing.assert_array_equal(losses.step_weights("all", 4), [1, 1, 1, 1])
     np.testing.assert_array_equal(losses.step_weights("last", 1), losses.step_weights("all", 1))
-    with pytest.raises(ValueError, match="^step_weights must be 'last' or 'all', got 'first'$"):
+    with pytest.raises(ValueError, match=r"^step_weights must be 'last' or 'all', got 'first'$"):
         losses.step_weights("first", 4)
 
 

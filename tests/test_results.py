@@ -54,10 +54,8 @@ def test_the_packaged_weights_reach_the_published_score(file):
 
 
 def test_every_pretrained_name_loads_and_no_other():
-    assert set(pretrained_names()) == {
-        f"{json.loads(file.read_text())['experiment']}_{file.stem}" for file in RESULTS
-    }
-    with pytest.raises(ValueError, match="pretrained must be one of .*, got 'nope'"):
+    assert set(pretrained_names()) == {f"{json.loads(file.read_text())['experiment']}_{file.stem}" for file in RESULTS}
+    with pytest.raises(ValueError, match=r"pretrained must be one of .*, got 'nope'"):
         load_pretrained("nope")
     assert all((DIRECTORY / f"{name}.json").exists() for name in pretrained_names())
 

@@ -160,7 +160,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     loop.train(experiment, experiment.load_data(), tmp_path)
     other = tiny(max_epochs=1)
     other.model.hidden_size = 16
-    with pytest.raises(ValueError, match="checkpoint in .* is of another configuration"):
+    with pytest.raises(ValueError, match=r"checkpoint in .* is of another configuration"):
         loop.restore_best(build_experiment(other), tmp_path)
 
 

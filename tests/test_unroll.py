@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxtyping import TypeCheckError
 
 from nem_jax import em
 from nem_jax.distributions import Bernoulli
@@ -35,7 +36,9 @@ def _sigmoid(value):
 
 def _numpy_loop(problem):
     """The states after each step, in float64, without a line of the package."""
-    rnn, output = ({name: np.asarray(w, np.float64) for name, w in problem.params[k].items()} for k in ("rnn", "output"))
+    rnn, output = (
+        {name: np.asarray(w, np.float64) for name, w in problem.params[k].items()} for k in ("rnn", "output")
+    )
     theta, psi, gamma = (np.asarray(leaf, np.float64) for leaf in problem.state)
     states = []
     for x_noisy, x in zip(np.asarray(problem.x_noisy, np.float64), np.asarray(problem.x, np.float64), strict=True):
@@ -58,7 +61,9 @@ def test_unroll_equals_a_numpy_loop(problem, run, options):
     assert np.all(moved > 1e-2), "the steps must differ for this comparison to mean anything"
 
 
-@pytest.mark.parametrize("options", [{"scan_unroll": NUM_STEPS}, {"remat": True}, {"scan_unroll": 2, "remat": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"scan_unroll": NUM_STEPS}, {"remat": True}, {"scan_unroll": 2, "remat": True}], ids=str
+)
 def test_options_change_no_gradient(problem, run, options):
     def loss(params, options):
         trajectory = run(params, problem.state, problem.x_noisy, problem.x, **options)
@@ -75,7 +80,7 @@ def _touched(run, problem, name):
     def summary(x_noisy, x):
         leaf = getattr(run(problem.params, problem.state, x_noisy, x), name)
         weights = jnp.cos(jnp.arange(leaf[0].size, dtype=jnp.float32)).reshape(leaf.shape[1:])
-        return jnp.sum(leaf * weights, axis=(1, 2, 3, 4))
+        return jnp.sum(leaf * weights[None], axis=(1, 2, 3, 4))
 
     jacobians = jax.jit(jax.jacrev(summary, argnums=(0, 1)))(problem.x_noisy, problem.x)
     return [np.abs(jacobian).max(axis=(2, 3, 4)) > 0 for jacobian in jacobians]
@@ -83,7 +88,10 @@ def _touched(run, problem, name):
 
 def test_step_t_reads_x_noisy_t_and_is_scored_on_x_t(problem, run):
     """psi[t] depends on x_noisy[..t] and on x[..t-1] only, gamma[t] on both up to t."""
-    past_and_now, past = np.tril(np.ones((NUM_STEPS, NUM_STEPS), bool)), np.tril(np.ones((NUM_STEPS, NUM_STEPS), bool), -1)
+    past_and_now, past = (
+        np.tril(np.ones((NUM_STEPS, NUM_STEPS), bool)),
+        np.tril(np.ones((NUM_STEPS, NUM_STEPS), bool), -1),
+    )
     psi_on_noisy, psi_on_x = _touched(run, problem, "psi")
     np.testing.assert_array_equal(psi_on_noisy, past_and_now)
     np.testing.assert_array_equal(psi_on_x, past)
@@ -142,5 +150,5 @@ def test_the_step_is_traced_once_for_all_steps_and_compiled_once_for_all_calls(p
 
 
 def test_inputs_and_targets_of_different_length_are_refused(problem, run):
-    with pytest.raises(Exception, match="x_noisy|shape|T H W C"):
+    with pytest.raises((AssertionError, TypeCheckError)):
         run(problem.params, problem.state, problem.x_noisy[1:], problem.x)

@@ -3,10 +3,10 @@
     python tests/benchmarks/bench_train_step.py          a table
     python -m pytest tests/benchmarks -m benchmark -s    the same with its bounds checked
 
-Ours is what training runs: `train_steps`, several steps in one compiled call, each drawing its images, noise and initial
-gamma. PyTorch's is `torch_rnn_em.RNNEM` with backward and Adam on ready-made images, eager and compiled. First both must
-give the same loss and gradients. Times are taken in turns in one process, so that other work on the machine meets all
-three; memory in a process each.
+Ours is what training runs: `train_steps`, several steps in one compiled call, each drawing its images, its noise and
+its initial gamma. PyTorch's is `torch_rnn_em.RNNEM` with backward and Adam on ready-made images, eager and compiled.
+First both must give the same loss and gradients. Times are taken in turns in one process, so that other work on the
+machine meets all three; memory in a process each.
 """
 
 import ctypes
