@@ -38,7 +38,7 @@ def init_state(
     """
     height, width, _ = image_shape
     gamma = jnp.abs(jax.random.normal(key, (num_components, height * width)))
-    gamma = gamma / jnp.sum(gamma, axis=0) if num_components > 1 else jnp.ones_like(gamma)
+    gamma = gamma / jnp.sum(gamma, axis=0, keepdims=True) if num_components > 1 else jnp.ones_like(gamma)
     gamma = gamma.reshape(num_components, height, width, 1)
     theta = jnp.zeros((num_components, hidden_size))
     return EMState(theta, jnp.zeros((num_components, *image_shape)), gamma)
@@ -49,7 +49,7 @@ def masked_residual(
 ) -> Float[Array, "K H W C"]:
     """gamma_k (x_noisy - psi_k): what each component still has to explain of its pixels (N-EM equation 4)."""
     chex.assert_rank([x_noisy, psi, gamma], [3, 4, 4])
-    return gamma * (x_noisy - psi)
+    return gamma * (x_noisy[None] - psi)
 
 
 def update_theta(
@@ -75,14 +75,14 @@ def e_step(
 
     The original program adds `epsilon` to the *linear* likelihood before it normalises. That is part of the
     model: a pixel far from every mean gets uniform responsibilities, where the exact posterior picks the least
-    wrong component. `epsilon=0` is the exact posterior, computed in log space.
+    wrong component. `epsilon=0.0` is the exact posterior, computed in log space.
     """
     chex.assert_rank([x, psi], [3, 4])
     if epsilon == 0:
-        return jax.nn.softmax(pixel_dist.log_prob(x, psi), axis=0)[..., None]
-    likelihood = pixel_dist.prob(x, psi) + epsilon
+        return jax.nn.softmax(pixel_dist.log_prob(x[None], psi), axis=0)[..., None]
+    likelihood = pixel_dist.prob(x[None], psi) + epsilon
     # Written out: XLA's CPU backend runs the gradient of jnp.sum over this axis at a fifth of the speed.
-    evidence = sum(likelihood[k] for k in range(likelihood.shape[0]))
+    evidence = sum(likelihood[k : k + 1] for k in range(likelihood.shape[0]))
     return (likelihood / evidence)[..., None]
 
 

@@ -26,7 +26,7 @@ def intra_loss(
     x: Float[Array, "H W C"], psi: Float[Array, "K H W C"], gamma: Float[Array, "K H W 1"], pixel_dist: PixelDist
 ) -> Float[Array, ""]:
     """sum_ik gamma_ik (-log P(x_i | psi_ik)): each component explains its own pixels (equation 5, first term)."""
-    return jnp.sum(gamma[..., 0] * pixel_dist.nll(x, psi))
+    return jnp.sum(gamma[..., 0] * pixel_dist.nll(x[None], psi))
 
 
 def inter_loss(psi: Float[Array, "K H W C"], gamma: Float[Array, "K H W 1"], pixel_dist: PixelDist) -> Float[Array, ""]:

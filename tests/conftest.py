@@ -17,8 +17,7 @@ if "nem_jax" in sys.modules:
     raise RuntimeError("nem_jax was imported before its shape checks were installed")
 install_import_hook("nem_jax", "beartype.beartype")
 
-# Images have no K axis: [H, W, C] against [K, H, W, C] is broadcast by rank throughout the core.
-jax.config.update("jax_numpy_rank_promotion", "allow")
+jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 STRICT_DTYPES = {

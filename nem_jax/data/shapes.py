@@ -60,7 +60,7 @@ def sample_shapes(split_key: PRNGKey, index: Int[Array, ""], num_objects: int, c
     """Image number `index` of the split: a pure function of both, `x [1, H, W, 1]` in {0, 1}."""
     type_key, position_key = jax.random.split(jax.random.fold_in(split_key, index))
     types = jax.random.randint(type_key, (num_objects,), 0, len(TEMPLATES))
-    room = jnp.asarray(canvas) - jnp.asarray(_EXTENTS)[types]
+    room = jnp.asarray(canvas)[None] - jnp.asarray(_EXTENTS)[types]
     positions = jax.random.randint(position_key, (num_objects, 2), 0, room + 1)
     return compose(jax.vmap(functools.partial(draw_shape, canvas=canvas))(types, positions))
 
