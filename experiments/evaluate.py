@@ -50,16 +50,15 @@ def main() -> None:
     """Print the scores of each draw and their mean."""
     if _OUTPUT.value is not None and Path(_OUTPUT.value).exists():
         raise ValueError(f"output {_OUTPUT.value} exists already")
+    if _OUTPUT.value is not None and not Path(_OUTPUT.value).absolute().parent.is_dir():
+        raise ValueError(f"output {_OUTPUT.value} cannot be written: there is no such directory")
     config, params = load()
+    config.model.num_components = _NUM_COMPONENTS.value or config.model.num_components
+    config.model.num_steps = _NUM_STEPS.value or config.model.num_steps
     experiment = build_experiment(config)
     model, noise = experiment.model, experiment.noise
     if _CLEAN.value:
         model, noise = dataclasses.replace(model, corrupt=lambda key, x: x), "none"
-    model = dataclasses.replace(
-        model,
-        num_components=_NUM_COMPONENTS.value or model.num_components,
-        num_steps=_NUM_STEPS.value or model.num_steps,
-    )
     dataset = experiment.load_data()
     draws = score(experiment, model, params, dataset, _SPLIT.value, _GAMMA_DRAWS.value)
     for scores in draws:

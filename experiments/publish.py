@@ -2,9 +2,9 @@
 
     python -m experiments.publish --workdirs=runs/rnn_em_seed0,runs/rnn_em_seed1
 
-The runs must differ in `seed` alone. Writes experiments/<experiment>/results/<name>.json and .png, the weights of the
-seed with the best validation loss as nem_jax/pretrained/<experiment>_<name>.safetensors, and the table in
-experiments/README.md.
+The runs must differ in `seed` alone. Writes experiments/<experiment>/results/<name>.json, .png and .npz (the picture's
+arrays), the weights of the seed with the best validation loss as nem_jax/pretrained/<experiment>_<name>.safetensors,
+and the table in experiments/README.md.
 """
 
 import importlib
@@ -19,9 +19,9 @@ from absl import flags
 from experiments import table
 from nem_jax.launch import launch
 from nem_jax.pretrained import DIRECTORY
-from nem_jax.training.workdir import OVERVIEW, RESULT, WEIGHTS, write_json
+from nem_jax.training.workdir import OVERVIEW, RESULT, WEIGHTS, to_json, write_json
 
-_WORKDIRS = flags.DEFINE_list("workdirs", None, "directories of finished runs, one per seed", required=True)
+_WORKDIRS = flags.DEFINE_list("workdirs", [], "directories of finished runs, one per seed")
 
 SCORES = {"ami_max": "ami_max_last", "ami_arithmetic": "ami_arithmetic_last", "ari": "ari_last", "loss": "total"}
 """Published metric and the run's score that it is."""
@@ -49,7 +49,7 @@ def aggregate(results: list[dict[str, Any]], paper: dict[str, Any]) -> dict[str,
         "paper": paper,
         "seeds": seeds,
         **{name: [result[name] for result in results] for name in per_run},
-        "hardware": first["hardware"],
+        "hardware": "; ".join(sorted({result["hardware"] for result in results})),
         "versions": first["versions"],
         "weights_sha256": best_run(results)["weights_sha256"],
     }
@@ -60,26 +60,43 @@ def best_run(results: list[dict[str, Any]]) -> dict[str, Any]:
     return min(results, key=lambda result: result["best_valid_loss"])
 
 
-def main() -> None:
-    """Publish the runs that the flags name."""
-    paths = [Path(workdir) for workdir in _WORKDIRS.value]
-    for path in paths:
+def publish(workdirs: list[Path], root: Path = Path(__file__).parent, weights: Path = DIRECTORY) -> None:
+    """Publish finished runs of one named configuration under `root`, their best weights in `weights`.
+
+    Raises ValueError if a run is not finished, if its configuration is not the one its name says, or if a result
+    of more seeds is there already.
+    """
+    for path in workdirs:
         if not (path / RESULT).exists():
             raise ValueError(f"workdir {path} holds no finished run")
-    results = [json.loads((path / RESULT).read_text()) for path in paths]
+    results = [json.loads((path / RESULT).read_text()) for path in workdirs]
     experiment, name = results[0]["config"]["experiment"], results[0]["config"]["name"]
-    paper = importlib.import_module(f"experiments.{experiment}.config").PAPER.get(name, {})
-    record = aggregate(results, paper)
-    best = paths[results.index(best_run(results))]
-    target = Path(__file__).parent / experiment / "results"
-    target.mkdir(exist_ok=True)
-    DIRECTORY.mkdir(exist_ok=True)
-    write_json(target / f"{name}.json", record)
+    module = importlib.import_module(f"experiments.{experiment}.config")
+    if {**results[0]["config"], "seed": 0} != {**to_json(module.get_config(name)), "seed": 0}:
+        raise ValueError(f"workdir {workdirs[0]} differs from the configuration {name!r} whose name it bears")
+    record = aggregate(results, module.PAPER.get(name, {}))
+    target = root / experiment / "results"
+    target.mkdir(parents=True, exist_ok=True)
+    weights.mkdir(exist_ok=True)
+    file = target / f"{name}.json"
+    if file.exists() and len(json.loads(file.read_text())["seeds"]) > len(results):
+        raise ValueError(f"{file} has more seeds than the {len(results)} given: remove it first to replace it")
+    best = workdirs[results.index(best_run(results))]
+    write_json(file, record)
+    arrays = (best / OVERVIEW).with_suffix(".npz")
+    shutil.copyfile(arrays, target / f"{name}.npz")
     shutil.copyfile(best / OVERVIEW, target / f"{name}.png")
-    shutil.copyfile(best / WEIGHTS, DIRECTORY / f"{experiment}_{name}.safetensors")
-    write_json(DIRECTORY / f"{experiment}_{name}.json", best_run(results)["config"])
+    shutil.copyfile(best / WEIGHTS, weights / f"{experiment}_{name}.safetensors")
+    write_json(weights / f"{experiment}_{name}.json", best_run(results)["config"])
+    print(f"published {file} and {experiment}_{name}.safetensors")
+
+
+def main() -> None:
+    """Publish the runs that the flags name, and bring the table up to date."""
+    if not _WORKDIRS.value:
+        raise ValueError("give the runs to publish: --workdirs=runs/a,runs/b")
+    publish([Path(workdir) for workdir in _WORKDIRS.value])
     table.write()
-    print(f"published {target / f'{name}.json'} and {experiment}_{name}.safetensors")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ the number of hidden units. To change K, the noise or the cell of an experiment,
 """
 
 from nem_jax.corruption import bitflip, masked_uniform
+from nem_jax.data.hdf5 import load_hdf5, write_hdf5
+from nem_jax.data.shapes import static_shapes
 from nem_jax.distributions import Bernoulli, Gaussian
 from nem_jax.em import e_step, em_step, init_state, masked_residual, update_theta
 from nem_jax.losses import (
@@ -50,6 +52,8 @@ __all__ = [  # noqa: RUF022 - by subject
     "StepLoss", "inter_loss", "intra_loss", "loss_upper_bound", "step_weights", "total_loss", "trajectory_loss",
     # scores
     "Scores", "ami", "ari", "confidence", "segmentation_scores",
+    # data
+    "load_hdf5", "static_shapes", "write_hdf5",
     # a whole model
     "NEM", "example_loss", "infer", "load_pretrained",
 ]  # fmt: skip

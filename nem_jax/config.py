@@ -21,6 +21,7 @@ from nem_jax.data.hdf5 import load_hdf5
 from nem_jax.data.published_shapes import published_shapes
 from nem_jax.data.split import SPLITS, Dataset
 from nem_jax.distributions import Bernoulli, Gaussian, PixelDist
+from nem_jax.metrics import MAX_PIXELS
 from nem_jax.model import NEM
 from nem_jax.networks import cells
 from nem_jax.types import Cell, Params, PRNGKey
@@ -28,6 +29,7 @@ from nem_jax.types import Cell, Params, PRNGKey
 CELLS = ("rnn_em", "n_em")
 PIXEL_DISTS = ("bernoulli", "gaussian")
 NOISES = {"bitflip": corruption.bitflip, "masked_uniform": corruption.masked_uniform}
+MAX_SEED = 2**32 - 1
 STEP_WEIGHTS = ("last", "all")
 STEP_SIZE_INITS = {"positive": cells.positive_step_size, "original": cells.original_step_size}
 
@@ -63,7 +65,7 @@ def build_experiment(config: ConfigDict) -> Experiment:
     Raises:
         ValueError: one sentence that names the field, what it may be and what it is.
     """
-    _integer(config, "seed", 0)
+    _integer(config, "seed", 0, MAX_SEED)
     return Experiment(
         seed=config.seed,
         noise=f"{config.model.noise} {config.model.noise_prob}, as in training",
@@ -102,18 +104,18 @@ def _build_model(config: ConfigDict) -> NEM:
 
 def _build_data(config: ConfigDict) -> Callable[[], Dataset]:
     data = config.data
-    _integer(config, "data.seed", 0)
+    _integer(config, "data.seed", 0, MAX_SEED)
     _integer(config, "data.num_objects", 1)
-    _integer(config, "data.image_size", shapes.MIN_IMAGE_SIZE)
+    _integer(config, "data.image_size", shapes.MIN_IMAGE_SIZE, math.isqrt(MAX_PIXELS))
     for split in SPLITS:
         _integer(config, f"data.num_{split}", 1)
     sizes = (data.num_training, data.num_validation, data.num_test)
-    if data.published and data.path is not None:
+    if _value(config, "data.published") and data.path is not None:
         raise ValueError(f"data.published and data.path exclude each other, got True and {data.path!r}")
     if data.published:
         load = functools.partial(published_shapes, sizes)
     elif data.path is not None:
-        load = functools.partial(load_hdf5, Path(data.path), sizes)
+        load = functools.partial(load_hdf5, Path(data.path), sizes, num_frames=config.model.num_steps + 1)
     else:
         return functools.partial(shapes.static_shapes, data.seed, sizes, data.num_objects, data.image_size)
     return lambda: _checked(load(), data.image_size, data.num_objects)
@@ -184,7 +186,10 @@ def _build_training(config: ConfigDict) -> TrainingOptions:
 
 
 def _value(config: ConfigDict, field: str) -> Any:
-    return functools.reduce(lambda section, name: section[name], field.split("."), config)
+    try:
+        return functools.reduce(lambda section, name: section[name], field.split("."), config)
+    except KeyError as error:
+        raise ValueError(f"the configuration lacks {field}: it was written by another version") from error
 
 
 def _given_only_if(config: ConfigDict, field: str, used: bool, condition: str) -> None:

@@ -1,4 +1,4 @@
-"""One generalised EM iteration of one example (N-EM sections 2.1 to 2.3), in the original program's order:
+"""One generalised EM step of one example (N-EM sections 2.1 to 2.3), in the original program's order:
 
     residual_k  = gamma_k (x_noisy - psi_k)            masked_residual
     theta_k, psi_k = cell(params, residual_k, theta_k)  update_theta, one network for all k
@@ -97,7 +97,7 @@ def em_step(
     gradient_gamma: bool = True,
     epsilon: float = E_STEP_EPSILON,
 ) -> EMState:
-    """One EM iteration: residual with the old gamma, new theta and psi, then the E-step (N-EM figure 1).
+    """One EM step: residual with the old gamma, new theta and psi, then the E-step (N-EM figure 1).
 
     Args:
         cell: one component's network, see `nem_jax.types.Cell`.

@@ -9,13 +9,12 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from nem_jax import losses, metrics
 from nem_jax.data.split import Dataset
-from nem_jax.model import NEM, infer, to_frames
+from nem_jax.model import NEM, infer, objective, to_frames
 from nem_jax.types import Example, Params, PRNGKey
 
 NUM_SHOWN = 8
@@ -38,9 +37,9 @@ def evaluate_example(model: NEM, params: Params, key: PRNGKey, example: Example,
     trajectory, _ = infer(model, params, key, example.x)
     targets = to_frames(example.x, model.num_steps + 1)[1:]
     groups = to_frames(example.groups, model.num_steps + 1)[1:]
-    loss = losses.trajectory_loss(targets, trajectory, model.pixel_dist, model.weights, model.inter_weight)
+    loss = objective(model, trajectory, example.x)
     upper_bound = losses.loss_upper_bound(targets[-1], trajectory.psi[-1], model.pixel_dist)
-    scored = slice(int(np.flatnonzero(model.weights)[0]), None)
+    scored = slice(int(np.flatnonzero(model.loss_weights)[0]), None)
     score = functools.partial(metrics.segmentation_scores, num_groups=num_groups)
     return Evaluation(loss, upper_bound, jax.vmap(score)(trajectory.gamma[scored], groups[scored]))
 
@@ -88,22 +87,29 @@ class Examined(NamedTuple):
     psi: Any
 
 
-def examine(model: NEM, params: Params, key: PRNGKey, dataset: Dataset, split: str, num_examples: int) -> Examined:
-    """What the model sees and makes of the first examples of `split`, with the keys of `evaluate`.
+@functools.partial(jax.jit, static_argnames=("model", "sample"))
+def examine_batch(
+    model: NEM, params: Params, key: PRNGKey, sample: Any, source: Any, index: Int[Array, " N"]
+) -> Examined:
+    """What the model sees and makes of examples number `index`, with the draws of `evaluate_batch`."""
 
-    Shapes `[N, H, W, C]` and `[N, K, H, W, ...]`; x is the last target and x_noisy the last input.
-    """
-    source = dataset.splits[split].fetch(np.arange(num_examples))
-
-    @jax.jit
-    @jax.vmap
     def one(index: jax.Array) -> Examined:
-        example = dataset.sample(source, index)
+        example = sample(source, index)
         trajectory, x_noisy = infer(model, params, jax.random.fold_in(key, index), example.x)
         x, groups = (to_frames(frames, model.num_steps + 1)[-1] for frames in (example.x, example.groups))
         return Examined(x, x_noisy[-1], groups, trajectory.gamma[-1], trajectory.psi[-1])
 
-    return jax.device_get(one(jnp.arange(num_examples)))
+    return jax.vmap(one)(index)
+
+
+def examine(model: NEM, params: Params, key: PRNGKey, dataset: Dataset, split: str) -> Examined:
+    """The first `NUM_SHOWN` examples of `split` after their last EM step, with the draws of `evaluate`.
+
+    Shapes `[N, H, W, C]` and `[N, K, H, W, ...]`; x is the last target and x_noisy the last input.
+    """
+    index = np.arange(min(NUM_SHOWN, dataset.splits[split].size))
+    source = dataset.splits[split].fetch(index)
+    return jax.device_get(examine_batch(model, params, key, dataset.sample, source, index))
 
 
 def describe_protocol(model: NEM, dataset: Dataset, split: str, noise: str, gamma_draws: int) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from absl import app, flags, logging
 
 @contextlib.contextmanager
 def one_sentence() -> Iterator[None]:
-    """Bad input ends the process with status 1 and the error's own sentence, no traceback."""
+    """Bad input ends the process with status 1 and the error's own sentence; the traceback is shown with --v=1."""
     try:
         yield
     except (ValueError, OSError, FloatingPointError) as error:
+        logging.vlog(1, "%s", error, exc_info=True)
         sys.exit(f"error: {error}")
 
 
@@ -20,7 +21,8 @@ def launch(main: Callable[[], object]) -> None:
     """Parse the flags and call `main`, both under `one_sentence`."""
 
     def guarded(argv: list[str]) -> None:
-        logging.set_verbosity(logging.WARNING)  # Orbax reports every file at level INFO
+        if not flags.FLAGS["v"].present:
+            logging.set_verbosity(logging.WARNING)  # Orbax reports every file at level INFO
         with one_sentence():
             if len(argv) > 1:
                 raise ValueError(f"{argv[1]!r} is no flag: flags begin with --")
@@ -35,7 +37,9 @@ def _parse(argv: list[str]) -> list[str]:
     except flags.Error as error:
         message = str(error).splitlines()[-1].strip()  # a config file's own error ends its traceback
         sys.exit(f"error: {message.removeprefix('ValueError: ')}")
+    except OSError as error:
+        sys.exit(f"error: {error}")
     except AttributeError as error:
         field = str(error).strip("\"'")
-        given = next((arg for arg in argv if field in arg), field)
+        given = next((arg for arg in argv[1:] if f".{field}=" in arg), field)
         sys.exit(f"error: {given}: the configuration has no field {field!r}")

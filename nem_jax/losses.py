@@ -5,6 +5,7 @@ All losses are sums over pixels and components, in nats; the mean over a batch i
 
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,11 +27,13 @@ def intra_loss(
     x: Float[Array, "H W C"], psi: Float[Array, "K H W C"], gamma: Float[Array, "K H W 1"], pixel_dist: PixelDist
 ) -> Float[Array, ""]:
     """sum_ik gamma_ik (-log P(x_i | psi_ik)): each component explains its own pixels (equation 5, first term)."""
+    chex.assert_rank([x, psi, gamma], [3, 4, 4])
     return jnp.sum(gamma[..., 0] * pixel_dist.nll(x[None], psi))
 
 
 def inter_loss(psi: Float[Array, "K H W C"], gamma: Float[Array, "K H W 1"], pixel_dist: PixelDist) -> Float[Array, ""]:
     """sum_ik (1 - gamma_ik) KL(P(x_i) || P(x_i | psi_ik)): and knows nothing of the rest (equation 5, second term)."""
+    chex.assert_rank([psi, gamma], 4)
     return jnp.sum((1 - gamma[..., 0]) * pixel_dist.kl_from_prior(psi))
 
 
@@ -49,6 +52,7 @@ def total_loss(
 
 def loss_upper_bound(x: Float[Array, "H W C"], psi: Float[Array, "K H W C"], pixel_dist: PixelDist) -> Float[Array, ""]:
     """sum_i -log P(x_i | max_k psi_ik): the next-step error of N-EM's figure 5, which needs no gamma."""
+    chex.assert_rank([x, psi], [3, 4])
     return jnp.sum(pixel_dist.nll(x, jnp.max(psi, axis=0)))
 
 

@@ -55,7 +55,7 @@ class NEM:
     remat: bool = False
 
     @property
-    def weights(self) -> np.ndarray:
+    def loss_weights(self) -> np.ndarray:
         """Loss weight of each EM step, `[T]`."""
         return losses.step_weights(self.step_weights, self.num_steps)
 
@@ -96,8 +96,13 @@ def infer(model: NEM, params: Params, key: PRNGKey, x: Float[Array, "F H W C"]) 
     return unroll(step, state, x_noisy, frames[1:], scan_unroll=scan_unroll, remat=model.remat), x_noisy
 
 
-def example_loss(model: NEM, params: Params, key: PRNGKey, x: Float[Array, "F H W C"]) -> losses.StepLoss:
-    """The training objective of one example (N-EM equation 5, summed over the weighted EM steps)."""
-    trajectory, _ = infer(model, params, key, x)
+def objective(model: NEM, trajectory: Trajectory, x: Float[Array, "F H W C"]) -> losses.StepLoss:
+    """The training objective of a trajectory (N-EM equation 5, summed over the weighted EM steps)."""
     targets = to_frames(x, model.num_steps + 1)[1:]
-    return losses.trajectory_loss(targets, trajectory, model.pixel_dist, model.weights, model.inter_weight)
+    return losses.trajectory_loss(targets, trajectory, model.pixel_dist, model.loss_weights, model.inter_weight)
+
+
+def example_loss(model: NEM, params: Params, key: PRNGKey, x: Float[Array, "F H W C"]) -> losses.StepLoss:
+    """`objective` of `infer` on one example: what training minimises."""
+    trajectory, _ = infer(model, params, key, x)
+    return objective(model, trajectory, x)

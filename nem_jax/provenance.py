@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,8 @@ def hardware() -> str:
     device = jax.devices()[0]
     if device.platform != "cpu":
         return f"{jax.device_count()} x {device.device_kind}"
-    return f"{len(os.sched_getaffinity(0))} cores of {_processor()} ({platform.machine()})"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} cores of {_processor()} ({platform.machine()})"
 
 
 def versions() -> dict[str, str]:
@@ -33,17 +35,19 @@ def versions() -> dict[str, str]:
 
 
 def git_revision() -> str:
-    """The commit of the code that runs, with `-dirty` if files differ from it; `unknown` outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else "unknown"
+    """The commit of the code that runs, `-dirty` if files differ from it; `unknown` where git does not track it."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    tracked = subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True, check=False)
+    describe = [*git, "describe", "--always", "--dirty", "--abbrev=12"]
+    done = subprocess.run(describe, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if tracked.returncode == done.returncode == 0 else "unknown"
 
 
 def command() -> str:
     """The command line that started this process, with `python -m` in front of a module."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     program = f"python -m {spec.name}" if spec is not None else f"python {Path(sys.argv[0]).name}"
-    return " ".join([program, *sys.argv[1:]])
+    return f"{program} {shlex.join(sys.argv[1:])}"
 
 
 def record() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""EM steps over time: the only loop over EM iterations in the package."""
+"""EM steps over time: the only loop over them in the package."""
 
 from collections.abc import Callable
 
@@ -27,7 +27,7 @@ def unroll(
     case in which all frames are equal.
 
     Args:
-        step: one EM iteration, see `Step`.
+        step: one EM step, see `Step`.
         state: the state before the first step.
         x_noisy: corrupted inputs.
         x: clean targets.

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from nem_jax.types import Params
 
 
 def write_weights(path: Path, params: Params) -> None:
     """Write nested weights."""
-    save_file({name: np.ascontiguousarray(value) for name, value in flatten_dict(params, sep="/").items()}, path)
+    path.write_bytes(_serialise(params))
 
 
 def read_weights(path: Path) -> Params:
@@ -24,10 +24,9 @@ def read_weights(path: Path) -> Params:
 
 
 def weights_sha256(params: Params) -> str:
-    """SHA-256 of nested weights: names, shapes, types and bytes, by sorted name."""
-    digest = hashlib.sha256()
-    for name, value in sorted(flatten_dict(params, sep="/").items()):
-        array = np.ascontiguousarray(value)
-        digest.update(f"{name} {array.shape} {array.dtype}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+    """SHA-256 of the file that `write_weights` makes of them."""
+    return hashlib.sha256(_serialise(params)).hexdigest()
+
+
+def _serialise(params: Params) -> bytes:
+    return save({name: np.ascontiguousarray(value) for name, value in flatten_dict(params, sep="/").items()})

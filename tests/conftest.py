@@ -30,6 +30,14 @@ QUICKLY_COMPILED = STRICT_DTYPES - {"test_golden", "test_metrics"}
 """Modules of many small programs that run once: XLA's optimisations take half their time. The goldens keep them."""
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _compilation_cache(tmp_path_factory):
+    """Many tests run the same small programs; a cached one computes the same numbers."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compilation_cache")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _quick_compilation(request):
     jax.config.update("jax_disable_most_optimizations", request.node.path.stem in QUICKLY_COMPILED)

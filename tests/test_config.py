@@ -82,7 +82,9 @@ def test_every_field_is_read(name, monkeypatch):
             },
             "model.cell 'n_em' needs model.pixel_dist 'bernoulli'",
         ),
-        ({"data__image_size": 11}, "data.image_size must be an integer of at least 12, got 11"),
+        ({"data__image_size": 11}, "data.image_size must be an integer from 12 to 256, got 11"),
+        ({"data__image_size": 257}, "data.image_size must be an integer from 12 to 256, got 257"),
+        ({"data__seed": 2**32}, "data.seed must be an integer from 0 to 4294967295, got 4294967296"),
         ({"data__num_objects": 0}, "data.num_objects must be an integer of at least 1, got 0"),
         ({"data__num_test": 0}, "data.num_test must be an integer of at least 1, got 0"),
         ({"data__published": True, "data__path": "x.h5"}, "data.published and data.path exclude each other"),
@@ -99,6 +101,14 @@ def test_bad_values_are_one_sentence_that_names_the_field(fields, sentence):
         build_experiment(changed(**fields)).load_data()
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_configuration_of_another_version_is_one_sentence():
+    config = get_config("rnn_em")
+    with config.unlocked():
+        del config.data.published
+    with pytest.raises(ValueError, match=r"lacks data\.published: it was written by another version"):
+        build_experiment(config)
 
 
 def test_unknown_name_lists_the_known_ones():

@@ -62,7 +62,7 @@ def test_all_steps_are_scored_where_all_carry_a_loss(smoke):
 def test_a_figure_shows_what_was_scored(smoke):
     model, params, dataset = smoke
     key = jax.random.key(0)
-    shown = examine(model, params, key, dataset, "test", num_examples=3)
+    shown = examine(model, params, key, dataset, "test")
     example = dataset.sample(dataset.splits["test"].source, jnp.int32(2))
     trajectory, x_noisy = infer(model, params, jax.random.fold_in(key, 2), example.x)
     np.testing.assert_array_equal(shown.x[2], example.x[0])

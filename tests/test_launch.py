@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -102,12 +101,20 @@ def test_the_weights_are_scored_again_with_other_k_and_t(finished, launch, tmp_p
         (["--config.model.nope=1"], "--config.model.nope=1: the configuration has no field 'nope'"),
         (["--nope=1"], "Unknown command line flag 'nope'"),
         (["smoke"], "'smoke' is no flag"),
+        (["--config.model.k=3"], "--config.model.k=3: the configuration has no field 'k'"),
     ],
 )
 def test_bad_flags_are_one_sentence_and_leave_nothing(launch, tmp_path, arguments, sentence):
     done = train(launch, tmp_path / "run", *arguments)
     assert_one_sentence(done, sentence)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_configuration_is_one_sentence(launch, tmp_path):
+    done = launch("experiments.static_shapes.run", f"--workdir={tmp_path / 'run'}")
+    assert_one_sentence(done, "--config")
+    done = train(launch, tmp_path / "run", config="nowhere.py:smoke")
+    assert_one_sentence(done, "nowhere.py")
 
 
 def test_an_unknown_configuration_is_one_sentence(launch, tmp_path):
@@ -143,44 +150,52 @@ def test_the_authors_file_layout_trains(launch, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+def test_a_sequence_shorter_than_the_em_steps_is_refused(launch, tmp_path):
+    file = tmp_path / "short.h5"
+    write_hdf5(file, static_shapes(seed=1, sizes=(512, 128, 128)))
+    with h5py.File(file, "a") as handle:
+        for split in handle.values():
+            for name, array in list(split.items()):
+                twice = np.concatenate([array[:], array[:]])
+                del split[name]
+                split[name] = twice
+    done = train(launch, tmp_path / "run", f"--config.data.path={file}")
+    assert_one_sentence(done, "has 2 frames, 4 are needed")
+    assert not (tmp_path / "run").exists()
+
+
 def test_killed_at_any_moment_it_resumes_to_the_same_numbers(launch, environment, tmp_path):
-    """kill -9 five times at random moments of a run of six epochs; the last start finishes it."""
-    arguments = ("--config.training.max_epochs=6",)
-    assert train(launch, tmp_path / "whole", *arguments).returncode == 0
-    command = [sys.executable, "-m", "experiments.static_shapes.run", f"--config={CONFIG}", *arguments]
+    """kill -9 at five random moments, from start-up to the last file; the sixth start finishes the run."""
+    arguments = (f"--config={CONFIG}", "--config.training.max_epochs=6")
+    module = "experiments.static_shapes.run"
+    assert launch(module, *arguments, f"--workdir={tmp_path / 'warm'}").returncode == 0
+    start = time.monotonic()
+    assert launch(module, *arguments, f"--workdir={tmp_path / 'whole'}").returncode == 0
+    duration = time.monotonic() - start
+
+    command = [sys.executable, "-m", module, *arguments, f"--workdir={tmp_path / 'killed'}"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     moments = random.Random(0)
-    progress = []
     for _ in range(5):
-        process = subprocess.Popen(
-            [*command, f"--workdir={tmp_path / 'killed'}"], env=environment, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        epochs = len(progress)
-        deadline = time.monotonic() + 100
-        while process.poll() is None and time.monotonic() < deadline:
-            lines = (tmp_path / "killed" / METRICS).read_text().splitlines() if epochs_begin(tmp_path) else []
-            if len(lines) > epochs:
-                break
-            time.sleep(0.005)
-        time.sleep(moments.uniform(0, 0.15))  # before, in or after the write of the checkpoint
-        process.send_signal(signal.SIGKILL)
+        process = subprocess.Popen(command, env=environment, **quiet)
+        time.sleep(moments.uniform(0.5, 1) * duration)
+        process.kill()
         process.wait()
-        progress = records_so_far(tmp_path / "killed")
-    assert progress, "no epoch was finished before the kills"
-    assert not (tmp_path / "killed" / RESULT).exists() or len(progress) == 6
+    assert (tmp_path / "killed" / METRICS).exists(), "every kill came before training"
     if not (tmp_path / "killed" / RESULT).exists():
-        assert train(launch, tmp_path / "killed", *arguments).returncode == 0
+        done = launch(module, *arguments, f"--workdir={tmp_path / 'killed'}")
+        assert done.returncode == 0, done.stderr
     assert records(tmp_path / "killed") == records(tmp_path / "whole")
     killed, whole = (json.loads((tmp_path / name / RESULT).read_text()) for name in ("killed", "whole"))
     assert killed["weights_sha256"] == whole["weights_sha256"]
     assert killed["scores"] == whole["scores"]
 
 
-def epochs_begin(tmp_path):
-    return (tmp_path / "killed" / METRICS).exists()
-
-
-def records_so_far(path):
-    """Complete lines of metrics.jsonl: a kill may have left part of one."""
-    lines = (path / METRICS).read_text().splitlines(keepends=True) if (path / METRICS).exists() else []
-    return [line for line in lines if line.endswith("\n")]
+def test_the_whole_section_is_one_command(launch, tmp_path):
+    arguments = ("--names=smoke", "--seeds=2", "--nopublish", f"--directory={tmp_path}")
+    done = launch("experiments.static_shapes.sweep", *arguments)
+    assert done.returncode == 0, done.stderr
+    seeds = [json.loads((tmp_path / f"smoke_seed{seed}" / RESULT).read_text()) for seed in (0, 1)]
+    assert [result["config"]["seed"] for result in seeds] == [0, 1]
+    assert seeds[0]["weights_sha256"] != seeds[1]["weights_sha256"]
+    assert launch("experiments.static_shapes.sweep", *arguments).returncode == 0  # nothing is left to do

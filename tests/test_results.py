@@ -1,6 +1,8 @@
 """Published results: the table is what the files say, and the weights do what the files say."""
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -9,9 +11,14 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments import publish, table
+from experiments.static_shapes.config import get_config
+from experiments.static_shapes.demo import next_workdir
+from nem_jax import plots
 from nem_jax.config import build_experiment
 from nem_jax.evaluation import evaluate
 from nem_jax.pretrained import DIRECTORY, load_pretrained, pretrained_names
+from nem_jax.training.run import run
+from nem_jax.training.workdir import RESULT, write_json
 from nem_jax.weights import read_weights, weights_sha256, write_weights
 
 ROOT = Path(__file__).parents[1]
@@ -58,6 +65,60 @@ def test_every_pretrained_name_loads_and_no_other():
     with pytest.raises(ValueError, match=r"pretrained must be one of .*, got 'nope'"):
         load_pretrained("nope")
     assert all((DIRECTORY / f"{name}.json").exists() for name in pretrained_names())
+
+
+@pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.stem)
+def test_a_picture_is_redrawn_from_its_arrays(file, tmp_path):
+    with np.load(file.with_suffix(".npz")) as arrays:
+        plots.overview(**arrays).savefig(tmp_path / "again.png")
+    assert (tmp_path / "again.png").stat().st_size == pytest.approx(file.with_suffix(".png").stat().st_size, rel=0.1)
+
+
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory):
+    paths = []
+    for seed in (0, 1):
+        config = get_config("smoke")
+        config.seed = seed
+        paths.append(tmp_path_factory.mktemp("run") / "smoke")
+        run(config, str(paths[-1]))
+    return paths
+
+
+def test_runs_are_published_and_fewer_seeds_do_not_replace_more(two_runs, tmp_path):
+    publish.publish(two_runs, root=tmp_path, weights=tmp_path / "pretrained")
+    file = tmp_path / "static_shapes" / "results" / "smoke.json"
+    record = json.loads(file.read_text())
+    assert record.keys() >= FIELDS
+    assert record["seeds"] == [0, 1]
+    assert file.with_suffix(".png").exists() and file.with_suffix(".npz").exists()
+    weights = (tmp_path / "pretrained" / "static_shapes_smoke.safetensors").read_bytes()
+    assert hashlib.sha256(weights).hexdigest() == record["weights_sha256"]
+    with pytest.raises(ValueError, match="has more seeds than the 1 given"):
+        publish.publish(two_runs[:1], root=tmp_path, weights=tmp_path / "pretrained")
+    assert json.loads(file.read_text()) == record
+
+
+def test_a_changed_configuration_is_not_published_under_its_name(two_runs, tmp_path):
+    copy = shutil.copytree(two_runs[0], tmp_path / "run")
+    result = json.loads((copy / RESULT).read_text())
+    result["config"]["model"]["num_components"] = 5
+    write_json(copy / RESULT, result)
+    with pytest.raises(ValueError, match="differs from the configuration 'smoke'"):
+        publish.publish([copy], root=tmp_path, weights=tmp_path / "pretrained")
+    with pytest.raises(ValueError, match="holds no finished run"):
+        publish.publish([tmp_path], root=tmp_path, weights=tmp_path / "pretrained")
+
+
+def test_the_demo_finds_a_directory(two_runs, tmp_path):
+    config = get_config("smoke")
+    assert next_workdir(tmp_path, config) == tmp_path / "demo-1"
+    shutil.copytree(two_runs[0], tmp_path / "demo-1")  # finished
+    shutil.copytree(two_runs[1], tmp_path / "demo-2")  # of another configuration
+    (tmp_path / "demo-2" / RESULT).unlink()
+    assert next_workdir(tmp_path, config) == tmp_path / "demo-3"
+    (tmp_path / "demo-1" / RESULT).unlink()  # interrupted
+    assert next_workdir(tmp_path, config) == tmp_path / "demo-1"
 
 
 def run_result(seed, ami, valid_loss):

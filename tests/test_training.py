@@ -9,22 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.static_shapes.config import get_config
+from experiments.static_shapes.config import NAMES, get_config
 from nem_jax.config import build_experiment
 from nem_jax.training import loop, step
 from nem_jax.training.checkpoint import Checkpoints
 from nem_jax.training.logs import METRICS
+from nem_jax.training.loop import Training
 from nem_jax.training.run import run
 from nem_jax.training.state import create_state, make_keys, update_best
 from nem_jax.training.workdir import OVERVIEW, RESULT, WEIGHTS
 from nem_jax.weights import read_weights, weights_sha256
-
-
-@pytest.fixture(autouse=True, scope="module")
-def standard_promotion():
-    """Optax mixes Python floats and int32 step counts, which strict promotion refuses."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
 
 
 def tiny(**training):
@@ -53,7 +47,10 @@ def test_a_run_learns_and_leaves_all_its_files(finished):
     assert json.loads((path / RESULT).read_text()) == result
     assert (path / OVERVIEW).stat().st_size > 10_000
     assert weights_sha256(read_weights(path / WEIGHTS)) == result["weights_sha256"]
-    assert list((path / "tensorboard").iterdir())
+    (events,) = (path / "tensorboard").iterdir()
+    assert b"overview" in events.read_bytes()
+    assert np.load(path / "overview.npz")["gamma"].shape == (8, 4, 28, 28, 1)
+    assert not result["stopped_early"]
     assert result["scores"]["total"] == pytest.approx(second["valid_total"], rel=0.05)
 
 
@@ -104,8 +101,9 @@ def test_the_training_step_is_compiled_once(tmp_path):
 def test_training_stops_when_validation_no_longer_improves(tmp_path, monkeypatch):
     losses = iter([5.0, 3.0, 4.0, float("nan"), 2.9, 1.0])
     monkeypatch.setattr(loop, "validate", lambda *_: {"valid_total": next(losses), "valid_ami_max_last": 0.0})
-    experiment = build_experiment(tiny(patience=2, max_epochs=9))
-    state = loop.train(experiment, experiment.load_data(), tmp_path)
+    training = Training.of(build_experiment(tiny(patience=2, max_epochs=9)))
+    state = loop.train(training, tmp_path)
+    assert training.stopped_early(state)
     assert int(state.best_epoch) == 2
     assert float(state.best_loss) == 3.0
     assert [record["epoch"] for record in records(tmp_path)] == [1, 2, 3, 4]
@@ -129,35 +127,33 @@ def poison(sample, source, index):
     return example._replace(x=jnp.where(index == 70, jnp.nan, example.x))
 
 
+def poisoned(training):
+    bad = dataclasses.replace(training.dataset, sample=functools.partial(poison, training.dataset.sample))
+    return training._replace(dataset=bad)
+
+
 def test_a_step_that_is_not_finite_stops_the_run_and_is_not_applied(tmp_path):
     """Example 70 is NaN, and of an epoch's 8 batches one holds it."""
-    experiment = build_experiment(tiny(max_epochs=3))
-    dataset = experiment.load_data()
-    good = loop.train(dataclasses.replace(experiment), dataset, tmp_path / "good")
-    assert int(good.step) == 24
-    bad = dataclasses.replace(dataset, sample=functools.partial(poison, dataset.sample))
-    order = jax.random.permutation(jax.random.fold_in(make_keys(0).shuffle, 1), 512)
+    training = Training.of(build_experiment(tiny()))
+    order = jax.random.permutation(jax.random.fold_in(training.keys.shuffle, 1), 512)
     bad_step = int(np.flatnonzero(np.asarray(order) == 70)[0]) // 64 + 1
     with pytest.raises(FloatingPointError, match=f"^step {bad_step}: the loss or its gradient is not finite"):
-        loop.train(experiment, bad, tmp_path / "bad")
-    assert not (tmp_path / "bad" / METRICS).read_text()
+        loop.train(poisoned(training), tmp_path)
+    assert not (tmp_path / METRICS).read_text()
 
 
 def test_the_last_good_checkpoint_survives_a_bad_step(tmp_path):
-    experiment = build_experiment(tiny(max_epochs=1))
-    dataset = experiment.load_data()
-    first = loop.train(experiment, dataset, tmp_path)
-    longer = dataclasses.replace(experiment, training=dataclasses.replace(experiment.training, max_epochs=2))
-    bad = dataclasses.replace(dataset, sample=functools.partial(poison, dataset.sample))
+    training = Training.of(build_experiment(tiny(max_epochs=1)))
+    first = loop.train(training, tmp_path)
+    longer = Training.of(build_experiment(tiny(max_epochs=2)))
     with pytest.raises(FloatingPointError):
-        loop.train(longer, bad, tmp_path)
-    kept = loop.restore_best(experiment, tmp_path)
+        loop.train(poisoned(longer), tmp_path)
+    kept = loop.restore_best(training.experiment, tmp_path)
     assert weights_sha256(kept) == weights_sha256(first.best_params)
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
-    experiment = build_experiment(tiny(max_epochs=1))
-    loop.train(experiment, experiment.load_data(), tmp_path)
+    loop.train(Training.of(build_experiment(tiny(max_epochs=1))), tmp_path)
     other = tiny(max_epochs=1)
     other.model.hidden_size = 16
     with pytest.raises(ValueError, match=r"checkpoint in .* is of another configuration"):
@@ -168,8 +164,50 @@ def test_shuffled_epochs_visit_every_example_once(tmp_path, monkeypatch):
     seen = []
     take = loop.take_steps
     monkeypatch.setattr(loop, "take_steps", lambda t, s, batches: (seen.append(batches), take(t, s, batches))[1])
-    experiment = build_experiment(tiny())
-    loop.train(experiment, experiment.load_data(), tmp_path)
+    loop.train(Training.of(build_experiment(tiny())), tmp_path)
     epochs = np.concatenate(seen).reshape(2, 512)
     assert [sorted(epoch) for epoch in epochs] == [list(range(512))] * 2
     assert (epochs[0] != epochs[1]).mean() > 0.9
+
+
+def test_stopping_now_scores_the_best_weights_so_far(tmp_path, monkeypatch):
+    monkeypatch.setattr(Checkpoints, "save", save_then_stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny(), str(tmp_path))
+    monkeypatch.undo()
+    result = run(tiny(), str(tmp_path), stop_now=True)
+    assert (result["epochs"], result["stopped_early"]) == (1, False)
+    assert len(records(tmp_path)) == 1
+
+
+def save_then_stop(self, state, save=Checkpoints.save):
+    save(self, state)
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "smoke"])
+def test_every_named_configuration_takes_two_steps(name, tmp_path):
+    """At its own K, cell, noise and loss; fewer EM steps, hidden units and examples."""
+    config = get_config(name)
+    config.model.num_steps, config.model.hidden_size = 2, 8
+    config.data.num_training, config.data.num_validation, config.data.num_test = 32, 16, 16
+    config.training.batch_size, config.training.max_epochs, config.training.log_interval = 16, 1, 2
+    state = loop.train(Training.of(build_experiment(config)), tmp_path)
+    assert int(state.step) == 2
+    assert np.isfinite(list(records(tmp_path)[0].values())).all()
+
+
+def test_grey_images_train_too(tmp_path):
+    """The options that no named configuration uses: Gaussian pixels, masked uniform noise, stopped gamma gradients."""
+    config = tiny(max_epochs=1, scan_unroll=1, remat=True)
+    config.model.pixel_dist, config.model.e_sigma, config.model.noise = "gaussian", 0.25, "masked_uniform"
+    config.model.gradient_gamma, config.model.step_weights, config.model.inter_weight = False, "all", 0.2
+    loop.train(Training.of(build_experiment(config)), tmp_path)
+    assert np.isfinite(list(records(tmp_path)[0].values())).all()
+
+
+def test_no_two_random_streams_are_the_same():
+    """Those of a run and of its data, from the same seed."""
+    dataset = build_experiment(tiny()).load_data()
+    keys = [*make_keys(0), *(split.source for split in dataset.splits.values()), jax.random.key(0)]
+    assert len({tuple(jax.random.key_data(key).tolist()) for key in keys}) == len(keys)

@@ -6,8 +6,12 @@ import os
 import pytest
 
 from experiments.static_shapes.config import get_config
-from nem_jax.training import logs
-from nem_jax.training.workdir import CONFIG, RESULT, WorkdirError, locked, open_workdir, write_json
+from nem_jax.training import logs, workdir
+from nem_jax.training.workdir import CONFIG, PROVENANCE, RESULT, WorkdirError, locked, write_json
+
+
+def open_workdir(path, config):
+    workdir.open_workdir(path, config, {"git_revision": "first"})
 
 
 def contents(path):
@@ -17,12 +21,13 @@ def contents(path):
 def test_a_new_directory_gets_the_configuration(tmp_path):
     open_workdir(tmp_path / "a" / "b", get_config("smoke"))
     assert json.loads((tmp_path / "a" / "b" / CONFIG).read_text())["name"] == "smoke"
+    assert json.loads((tmp_path / "a" / "b" / PROVENANCE).read_text()) == {"git_revision": "first"}
 
 
 def test_the_same_configuration_resumes_and_changes_nothing(tmp_path):
     open_workdir(tmp_path, get_config("smoke"))
     before = contents(tmp_path)
-    open_workdir(tmp_path, get_config("smoke"))
+    workdir.open_workdir(tmp_path, get_config("smoke"), {"git_revision": "later"})
     assert contents(tmp_path) == before
 
 
@@ -70,6 +75,7 @@ def test_an_unwritable_place_is_refused(tmp_path):
 
 
 def test_a_kill_before_the_configuration_leaves_a_usable_directory(tmp_path):
+    (tmp_path / PROVENANCE).write_text("{}")
     (tmp_path / f".{CONFIG}.tmp").write_text("{")
     open_workdir(tmp_path, get_config("smoke"))
     assert json.loads((tmp_path / CONFIG).read_text())["name"] == "smoke"

@@ -9,5 +9,8 @@ from nem_jax.training.run import run
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "directory: new, or of the same run to resume", required=True)
 
+_STOP_NOW = flags.DEFINE_boolean("stop_now", False, "train no further: score the best weights so far and end the run")
+flags.mark_flag_as_required("config")
+
 if __name__ == "__main__":
-    launch(lambda: run(_CONFIG.value, _WORKDIR.value))
+    launch(lambda: run(_CONFIG.value, _WORKDIR.value, _STOP_NOW.value))

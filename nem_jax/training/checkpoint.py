@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -14,10 +15,11 @@ _ITEM = "state"
 class Checkpoints:
     """The checkpoints of one run, in `directory`, numbered by optimiser step. A context manager."""
 
-    def __init__(self, directory: Path) -> None:
-        options = ocp.CheckpointManagerOptions(max_to_keep=2)
+    def __init__(self, directory: Path, read_only: bool = False) -> None:
+        options = ocp.CheckpointManagerOptions(max_to_keep=None if read_only else 2, read_only=read_only)
         self._directory = directory
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        handlers = {_ITEM: ocp.StandardCheckpointHandler()}
+        self._manager = ocp.CheckpointManager(directory.absolute(), options=options, item_handlers=handlers)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -44,11 +46,19 @@ class Checkpoints:
 
         Raises ValueError if there is none, or if it holds another structure or other shapes.
         """
-        if self._manager.latest_step() is None:
+        step = self._manager.latest_step()
+        if step is None:
             raise ValueError(f"{self._directory} holds no checkpoint")
+        if _shapes(self._manager.item_metadata(step)[_ITEM].tree) != _shapes(like):
+            raise ValueError(f"the checkpoint in {self._directory} is of another configuration")
         target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-        args = ocp.args.Composite(**{_ITEM: ocp.args.StandardRestore(target)})
-        try:
-            return self._manager.restore(self._manager.latest_step(), args=args)[_ITEM]
-        except ValueError as error:
-            raise ValueError(f"the checkpoint in {self._directory} is of another configuration") from error
+        return self._manager.restore(step, args=ocp.args.Composite(**{_ITEM: ocp.args.StandardRestore(target)}))[_ITEM]
+
+
+def _shapes(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and type of each leaf by its path: Orbax casts types silently, and refuses shapes by a long traceback."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): (tuple(leaf.shape), str(leaf.dtype))
+        for path, leaf in leaves
+    }

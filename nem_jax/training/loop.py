@@ -11,7 +11,7 @@ from tqdm import tqdm
 from nem_jax import plots
 from nem_jax.config import Experiment
 from nem_jax.data.split import Dataset
-from nem_jax.evaluation import NUM_SHOWN, evaluate, examine, summarise
+from nem_jax.evaluation import evaluate, examine, summarise
 from nem_jax.training.checkpoint import Checkpoints
 from nem_jax.training.logs import Logs
 from nem_jax.training.state import Keys, TrainState, create_state, make_keys, update_best
@@ -28,34 +28,48 @@ class Training(NamedTuple):
     dataset: Dataset
     keys: Keys
 
+    @classmethod
+    def of(cls, experiment: Experiment) -> "Training":
+        """Load the experiment's data and make its keys."""
+        return cls(experiment, experiment.load_data(), make_keys(experiment.seed))
+
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in the training split; the odd rest of each shuffled epoch is left out."""
         return self.dataset.splits["training"].size // self.experiment.training.batch_size
 
+    def epoch(self, state: TrainState) -> int:
+        """Number of epochs trained."""
+        return int(state.step) // self.steps_per_epoch
 
-def train(experiment: Experiment, dataset: Dataset, path: Path) -> TrainState:
-    """Train until the validation loss has not improved for `patience` epochs, or `max_epochs`.
+    def stopped_early(self, state: TrainState) -> bool:
+        """Whether the validation loss has not improved for `patience` epochs."""
+        return self.epoch(state) - int(state.best_epoch) >= self.experiment.training.patience
+
+    def finished(self, state: TrainState) -> bool:
+        """Whether no epoch is left to train."""
+        return self.stopped_early(state) or self.epoch(state) >= self.experiment.training.max_epochs
+
+
+def train(training: Training, path: Path, stop_now: bool = False) -> TrainState:
+    """Train until the validation loss has not improved for `patience` epochs, or `max_epochs`, or at once.
 
     Resumes from the newest checkpoint in `path`, to which the logs are cut back. Returns the last state.
 
     Raises:
         FloatingPointError: a step's loss or gradient is not finite; the last checkpoint stays.
     """
-    training = Training(experiment, dataset, make_keys(experiment.seed))
-    options = experiment.training
     with Checkpoints(path / CHECKPOINTS) as checkpoints:
         state = restore_or_create(training, checkpoints)
         with Logs(path, int(state.step)) as logs:
-            epoch = int(state.step) // training.steps_per_epoch
-            while epoch < options.max_epochs and epoch - int(state.best_epoch) < options.patience:
-                epoch += 1
+            while not (stop_now or training.finished(state)):
+                epoch = training.epoch(state) + 1
                 valid_ami = logs.records[-1]["valid_ami_max_last"] if logs.records else float("nan")
                 state, losses = train_epoch(training, state, epoch, valid_ami)
                 scores = validate(training, state)
                 state = update_best(state, scores["valid_total"], epoch)
                 logs.epoch({"step": int(state.step), "epoch": epoch, **losses, **scores})
-                if epoch % options.figure_interval == 0:
+                if epoch % training.experiment.training.figure_interval == 0:
                     logs.figure("overview", draw_overview(training, state), int(state.step))
                 checkpoints.save(state)
     return state
@@ -71,7 +85,7 @@ def restore_or_create(training: Training, checkpoints: Checkpoints) -> TrainStat
 def restore_best(experiment: Experiment, path: Path) -> Params:
     """The best weights in the newest checkpoint of the run in `path`."""
     like = jax.eval_shape(lambda: create_state(experiment.model, experiment.training.optimiser, jax.random.key(0)))
-    with Checkpoints(path / CHECKPOINTS) as checkpoints:
+    with Checkpoints(path / CHECKPOINTS, read_only=True) as checkpoints:
         return checkpoints.restore(like).best_params
 
 
@@ -127,5 +141,5 @@ def validate(training: Training, state: TrainState) -> dict[str, float]:
 def draw_overview(training: Training, state: TrainState) -> Figure:
     """N-EM's figure 3 for the first validation images."""
     experiment, dataset = training.experiment, training.dataset
-    shown = examine(experiment.model, state.params, training.keys.validation, dataset, "validation", NUM_SHOWN)
+    shown = examine(experiment.model, state.params, training.keys.validation, dataset, "validation")
     return plots.overview(*shown)

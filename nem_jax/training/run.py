@@ -1,5 +1,6 @@
 """One run from its configuration to its result.json: what every launcher calls."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,62 +11,65 @@ from ml_collections import ConfigDict
 from nem_jax import plots, provenance
 from nem_jax.config import Experiment, build_experiment
 from nem_jax.data.split import Dataset
-from nem_jax.evaluation import NUM_SHOWN, describe_protocol, evaluate, examine, summarise
+from nem_jax.evaluation import describe_protocol, evaluate, examine, summarise
 from nem_jax.model import NEM
-from nem_jax.training.loop import train
+from nem_jax.training.loop import Training, train
 from nem_jax.training.state import TrainState, make_keys
-from nem_jax.training.workdir import OVERVIEW, RESULT, WEIGHTS, locked, open_workdir, to_json, write_json
-from nem_jax.types import Params
+from nem_jax.training.workdir import OVERVIEW, PROVENANCE, RESULT, WEIGHTS, locked, open_workdir, to_json, write_json
+from nem_jax.types import Params, PRNGKey
 from nem_jax.weights import weights_sha256, write_weights
 
 
-def run(config: ConfigDict, workdir: str) -> dict[str, Any]:
+def run(config: ConfigDict, workdir: str, stop_now: bool = False) -> dict[str, Any]:
     """Train (or resume) in `workdir`, then score the best weights on the test split.
 
-    Writes result.json, weights.safetensors and overview.png beside the run's logs, prints the scores and returns the
-    result.
+    Writes result.json, weights.safetensors and the overview (png, and its arrays as npz) beside the run's logs, prints
+    the scores and returns the result. `stop_now` scores what there is, without another epoch.
 
     Raises:
         ValueError, OSError: bad input, before anything is compiled or written.
         FloatingPointError: see `train`.
     """
     path = Path(workdir)
-    experiment = build_experiment(config)
-    dataset = experiment.load_data()
-    open_workdir(path, config)
+    training = Training.of(build_experiment(config))
+    open_workdir(path, config, provenance.record())
     with locked(path):
-        state = train(experiment, dataset, path)
-        return _finish(experiment, dataset, state, config, path)
+        state = train(training, path, stop_now)
+        return _finish(training, state, config, path)
 
 
 def score(
     experiment: Experiment, model: NEM, params: Params, dataset: Dataset, split: str, gamma_draws: int
 ) -> list[dict[str, float]]:
-    """`summarise` of every draw of input noise and initial gammas."""
-    key, batch_size = make_keys(experiment.seed).test, experiment.training.batch_size
-    keys = [jax.random.fold_in(key, draw) for draw in range(gamma_draws)]
+    """`summarise` of every draw of initial gammas and input noise."""
+    batch_size = experiment.training.batch_size
+    keys = [draw_key(experiment.seed, draw) for draw in range(gamma_draws)]
     return [summarise(evaluate(model, params, key, dataset, split, batch_size)) for key in keys]
 
 
-def _finish(
-    experiment: Experiment, dataset: Dataset, state: TrainState, config: ConfigDict, path: Path
-) -> dict[str, Any]:
+def draw_key(seed: int, draw: int) -> PRNGKey:
+    """The key of the test's draw number `draw`; published scores and pictures are of draw 0."""
+    return jax.random.fold_in(make_keys(seed).test, draw)
+
+
+def _finish(training: Training, state: TrainState, config: ConfigDict, path: Path) -> dict[str, Any]:
+    experiment, dataset, _ = training
     model, params = experiment.model, state.best_params
     (scores,) = score(experiment, model, params, dataset, "test", gamma_draws=1)
-    shown = examine(model, params, make_keys(experiment.seed).test, dataset, "test", NUM_SHOWN)
+    shown = examine(model, params, draw_key(experiment.seed, 0), dataset, "test")
     plots.overview(*shown).savefig(path / OVERVIEW)
+    np.savez_compressed((path / OVERVIEW).with_suffix(".npz"), **shown._asdict())
     write_weights(path / WEIGHTS, jax.tree.map(np.asarray, params))
-    epochs = int(state.step) // (dataset.splits["training"].size // experiment.training.batch_size)
     result = {
         "config": to_json(config),
         "protocol": describe_protocol(model, dataset, "test", experiment.noise, gamma_draws=1),
         "scores": scores,
-        "epochs": epochs,
+        "epochs": training.epoch(state),
         "best_epoch": int(state.best_epoch),
         "best_valid_loss": float(state.best_loss),
-        "stopped_early": epochs - int(state.best_epoch) >= experiment.training.patience,
+        "stopped_early": training.stopped_early(state),
         "weights_sha256": weights_sha256(params),
-        **provenance.record(),
+        **json.loads((path / PROVENANCE).read_text()),
     }
     write_json(path / RESULT, result)
     print_scores(scores)

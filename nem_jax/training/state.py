@@ -10,6 +10,8 @@ from jaxtyping import Array, Float, Int
 from nem_jax.model import NEM
 from nem_jax.types import Params, PRNGKey
 
+_STREAM = 1
+
 
 class Keys(NamedTuple):
     """The independent random streams of one run, all from one seed."""
@@ -36,8 +38,8 @@ class TrainState(NamedTuple):
 
 
 def make_keys(seed: int) -> Keys:
-    """The random streams of `seed`."""
-    return Keys(*jax.random.split(jax.random.key(seed), len(Keys._fields)))
+    """The random streams of `seed`, apart from those of data with the same seed."""
+    return Keys(*jax.random.split(jax.random.fold_in(jax.random.key(seed), _STREAM), len(Keys._fields)))
 
 
 def create_state(model: NEM, optimiser: optax.GradientTransformation, key: PRNGKey) -> TrainState:

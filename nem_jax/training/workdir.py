@@ -1,7 +1,7 @@
 """The directory of one run: who may write to it, and how its files survive a kill.
 
-A run owns its directory: config.json is written first, result.json last. The same configuration resumes an unfinished
-run; everything else is refused before anything is written.
+A run owns its directory: provenance.json and config.json are written first, result.json last. The same configuration
+resumes an unfinished run; everything else is refused before anything is written.
 """
 
 import contextlib
@@ -14,8 +14,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-CONFIG, RESULT, LOCK = "config.json", "result.json", "lock"
+CONFIG, PROVENANCE, RESULT, LOCK = "config.json", "provenance.json", "result.json", "lock"
 WEIGHTS, OVERVIEW = "weights.safetensors", "overview.png"
+
+
+_BEFORE_CONFIG = {PROVENANCE, f".{PROVENANCE}.tmp", f".{CONFIG}.tmp"}
 
 
 class WorkdirError(ValueError):
@@ -34,7 +37,7 @@ def to_json(config: ConfigDict) -> dict[str, Any]:
     return json.loads(config.to_json())
 
 
-def open_workdir(path: Path, config: ConfigDict) -> None:
+def open_workdir(path: Path, config: ConfigDict, provenance: dict[str, Any]) -> None:
     """Make `path` the directory of this run, or check that it is already.
 
     Raises:
@@ -53,10 +56,11 @@ def open_workdir(path: Path, config: ConfigDict) -> None:
         if (path / RESULT).exists():
             raise WorkdirError(f"{path} holds a finished run, scored in {path / RESULT}: choose another workdir")
         return
-    if path.exists() and (not path.is_dir() or any(f.name != f".{CONFIG}.tmp" for f in path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(f.name not in _BEFORE_CONFIG for f in path.iterdir())):
         raise WorkdirError(f"{path} exists and holds no run: choose a new or empty workdir")
     try:
         path.mkdir(parents=True, exist_ok=True)
+        write_json(path / PROVENANCE, provenance)
         write_json(config_file, to_json(config))
     except OSError as error:
         raise WorkdirError(f"workdir {path} cannot be written: {error.strerror}") from error
