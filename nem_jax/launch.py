@@ -14,7 +14,7 @@ def one_sentence() -> Iterator[None]:
         yield
     except (ValueError, OSError, FloatingPointError) as error:
         logging.vlog(1, "%s", error, exc_info=True)
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {' '.join(str(error).split())}")  # libraries spread theirs over lines
 
 
 def launch(main: Callable[[], object]) -> None:
