@@ -19,6 +19,7 @@ from absl import flags
 from experiments import table
 from nem_jax.launch import launch
 from nem_jax.pretrained import DIRECTORY
+from nem_jax.training.logs import METRICS
 from nem_jax.training.workdir import OVERVIEW, RESULT, WEIGHTS, to_json, write_json
 
 _WORKDIRS = flags.DEFINE_list("workdirs", [], "directories of finished runs, one per seed")
@@ -55,6 +56,13 @@ def aggregate(results: list[dict[str, Any]], paper: dict[str, Any]) -> dict[str,
     }
 
 
+def learning_curve(workdir: Path) -> dict[str, list[float]]:
+    """Validation loss and AMI after each epoch, from the run's metrics.jsonl."""
+    records = [json.loads(line) for line in (workdir / METRICS).read_text().splitlines()]
+    columns = {"valid_loss": "valid_total", "valid_ami_max": "valid_ami_max_last"}
+    return {name: [round(record[column], 4) for record in records] for name, column in columns.items()}
+
+
 def best_run(results: list[dict[str, Any]]) -> dict[str, Any]:
     """The run with the lowest validation loss."""
     return min(results, key=lambda result: result["best_valid_loss"])
@@ -82,6 +90,7 @@ def publish(workdirs: list[Path], root: Path = Path(__file__).parent, weights: P
     if file.exists() and len(json.loads(file.read_text())["seeds"]) > len(results):
         raise ValueError(f"{file} has more seeds than the {len(results)} given: remove it first to replace it")
     best = workdirs[results.index(best_run(results))]
+    record["learning_curves"] = [learning_curve(path) for path in workdirs]
     write_json(file, record)
     arrays = (best / OVERVIEW).with_suffix(".npz")
     shutil.copyfile(arrays, target / f"{name}.npz")

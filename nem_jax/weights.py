@@ -29,4 +29,5 @@ def weights_sha256(params: Params) -> str:
 
 
 def _serialise(params: Params) -> bytes:
-    return save({name: np.ascontiguousarray(value) for name, value in flatten_dict(params, sep="/").items()})
+    # not ascontiguousarray, which makes a scalar a vector
+    return save({name: np.asarray(value, order="C") for name, value in flatten_dict(params, sep="/").items()})

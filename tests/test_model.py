@@ -142,7 +142,7 @@ def test_k_and_t_of_a_trained_model_can_be_replaced(params, x):
     trajectory = infer(dataclasses.replace(NEM, num_components=4, num_steps=6), params, KEY, x[:1])
     assert trajectory.gamma.shape == (6, 4, *SHAPE)
     np.testing.assert_allclose(trajectory.gamma.sum(axis=1), 1, atol=1e-6)
-    np.testing.assert_array_equal(dataclasses.replace(NEM, num_steps=6).weights, [0, 0, 0, 0, 0, 1])
+    np.testing.assert_array_equal(dataclasses.replace(NEM, num_steps=6).loss_weights, [0, 0, 0, 0, 0, 1])
 
 
 @pytest.mark.parametrize("options", [{"scan_unroll": 1}, {"scan_unroll": 2, "remat": True}], ids=str)

@@ -91,6 +91,7 @@ def test_runs_are_published_and_fewer_seeds_do_not_replace_more(two_runs, tmp_pa
     record = json.loads(file.read_text())
     assert record.keys() >= FIELDS
     assert record["seeds"] == [0, 1]
+    assert [len(curve["valid_ami_max"]) for curve in record["learning_curves"]] == [2, 2]
     assert file.with_suffix(".png").exists() and file.with_suffix(".npz").exists()
     weights = (tmp_path / "pretrained" / "static_shapes_smoke.safetensors").read_bytes()
     assert hashlib.sha256(weights).hexdigest() == record["weights_sha256"]
@@ -156,6 +157,7 @@ def test_weights_survive_their_file(tmp_path):
     write_weights(tmp_path / "w.safetensors", params)
     again = read_weights(tmp_path / "w.safetensors")
     jax.tree.map(np.testing.assert_array_equal, again, params)
+    assert jax.tree.map(np.shape, again) == jax.tree.map(np.shape, params)
     assert weights_sha256(again) == weights_sha256(params)
     changed = {**params, "step_size": np.float32(0.25)}
     assert weights_sha256(changed) != weights_sha256(params)
