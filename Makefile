@@ -42,7 +42,7 @@ format: $(DEV) ## sort imports and format, in place
 	"$(BIN)/python" -m ruff format
 
 benchmark: $(TEST) ## timings against other programs; they want a quiet machine
-	"$(BIN)/python" -m pytest -m benchmark -s $(PYTEST_ARGS) tests/benchmarks/bench_*.py
+	"$(BIN)/python" -m pytest -m benchmark -n 0 -s $(PYTEST_ARGS) tests/benchmarks/bench_*.py
 
 results: $(CORE) ## write the table of experiments/README.md again, from the result files
 	"$(BIN)/python" -m experiments.table
