@@ -67,6 +67,12 @@ def get_config(name: str = "rnn_em") -> ConfigDict:
     training.remat = False
     training.figure_interval = 10  # epochs between two overview figures in TensorBoard
 
+    _vary(name, data, model, training)
+    return config
+
+
+def _vary(name: str, data: ConfigDict, model: ConfigDict, training: ConfigDict) -> None:
+    """What sets another canvas and the small configurations apart from the papers' recipe."""
     if name == "rnn_em_20x20":
         data.image_size = 20
     if name == "demo":  # a loss at every EM step, not the paper's at the last, learns to separate within minutes
@@ -77,4 +83,3 @@ def get_config(name: str = "rnn_em") -> ConfigDict:
         data.num_training, data.num_validation, data.num_test = 512, 128, 128
         model.num_steps, model.hidden_size = 3, 32
         training.max_epochs, training.log_interval, training.figure_interval = 2, 4, 1
-    return config
