@@ -22,11 +22,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 STRICT_DTYPES = {
     f"test_{name}"
-    for name in ("cells", "corruption", "distributions", "em", "golden", "losses", "metrics", "model", "unroll")
+    for name in ("cells", "conv_cell", "convolution", "corruption", "distributions", "em", "golden", "losses", "metrics", "model", "n_em", "unroll")
 }
 """Modules that run none but our own arithmetic: optax's Adam (0.2.8) raises a float to an integer count."""
 
-QUICKLY_COMPILED = STRICT_DTYPES - {"test_golden", "test_metrics"}
+QUICKLY_COMPILED = STRICT_DTYPES - {"test_golden", "test_metrics"} | {"test_data_flying_mnist", "test_data_shapes"}
 """Modules of many small programs that run once: XLA's optimisations take half their time. The goldens keep them."""
 
 

@@ -1,0 +1,102 @@
+"""The convolutional cells of the sequential experiments (N-EM appendix A.2 and A.3): encoder, recurrent layer, decoder.
+
+A Linen module on one component, as in cells.py; `jax.vmap` over components and examples folds into the convolutions'
+batch. Every layer is a linear map, layer norm, activation; layer norm takes its moments over height, width and channels,
+with scale and offset per channel.
+"""
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from nem_jax.networks.cells import XAVIER
+from nem_jax.networks.convolution import conv, upsample_conv
+
+LAYER_NORM_EPSILON = 1e-12
+INPUT_NORM_EPSILON = 1e-6
+
+dense = functools.partial(nn.Dense, kernel_init=XAVIER)
+unit_norm = functools.partial(nn.LayerNorm, epsilon=LAYER_NORM_EPSILON, use_fast_variance=False)
+image_norm = functools.partial(unit_norm, reduction_axes=(-3, -2, -1), feature_axes=-1)
+
+
+class Conv4x4(nn.Module):
+    """A layer of 4x4 kernels and a bias; `convolve` is `(x [H, W, I], kernel [4, 4, I, O]) -> [H', W', O]`."""
+
+    features: int
+    convolve: Callable[[jax.Array, jax.Array], jax.Array]
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "H W I"]) -> Float[Array, "H2 W2 O"]:
+        """An image of `features` channels."""
+        kernel = self.param("kernel", XAVIER, (4, 4, x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return self.convolve(x, kernel) + bias[None, None]
+
+
+down_conv = functools.partial(Conv4x4, convolve=functools.partial(conv, stride=2, padding=(1, 1)))
+up_conv = functools.partial(Conv4x4, convolve=upsample_conv)
+
+
+class ConvRNNEMCell(nn.Module):
+    """RNN-EM with a convolutional encoder and decoder.
+
+    Attributes:
+        hidden_size: M, units of the recurrent layer: 100 (flying shapes) or 250 (flying MNIST).
+        features: channels of the encoder's convolutions, each of stride 2; the decoder mirrors them.
+        dense_size: units of the dense layer before and after the recurrent one.
+        output_activation: from the last convolution to psi.
+        normalise_input: whether each residual is first brought to mean 0 and variance 1 (flying MNIST).
+    """
+
+    hidden_size: int
+    output_activation: Callable[[jax.Array], jax.Array]
+    features: tuple[int, ...]
+    dense_size: int = 512
+    normalise_input: bool = False
+
+    @nn.compact
+    def __call__(
+        self, residual: Float[Array, "H W C"], theta: Float[Array, " M"]
+    ) -> tuple[Float[Array, " M"], Float[Array, "H W C"]]:
+        """(residual, theta) -> (theta, psi)."""
+        divisor = 2 ** len(self.features)
+        if residual.shape[0] % divisor or residual.shape[1] % divisor:
+            raise ValueError(
+                f"an image of {residual.shape[0]}x{residual.shape[1]} cannot be decoded to its size: "
+                f"{len(self.features)} convolutions of stride 2 need multiples of {divisor}"
+            )
+        encoded, shape = self._encode(normalised(residual) if self.normalise_input else residual)
+        linear = dense(self.hidden_size, name="rnn")(jnp.concatenate([encoded, theta]))
+        output = nn.sigmoid(unit_norm(name="rnn_norm")(linear))
+        return nn.sigmoid(linear), self.output_activation(self._decode(output, shape, residual.shape[-1]))
+
+    def _encode(self, x: jax.Array) -> tuple[jax.Array, tuple[int, ...]]:
+        """The dense code, and the shape of the image before it."""
+        for layer, features in enumerate(self.features):
+            x = down_conv(features, name=f"encoder_conv_{layer}")(x)
+            x = nn.elu(image_norm(name=f"encoder_norm_{layer}")(x))
+        code = dense(self.dense_size, name="encoder_dense")(x.reshape(-1))
+        return nn.elu(unit_norm(name="encoder_dense_norm")(code)), x.shape
+
+    def _decode(self, code: jax.Array, shape: tuple[int, ...], channels: int) -> jax.Array:
+        """The image before its activation."""
+        sizes = (self.dense_size, shape[0] * shape[1] * shape[2])
+        for layer, size in enumerate(sizes):
+            code = dense(size, name=f"decoder_dense_{layer}")(code)
+            code = nn.relu(unit_norm(name=f"decoder_dense_norm_{layer}")(code))
+        x = code.reshape(shape)
+        for layer, features in enumerate(self.features[-2::-1]):
+            x = up_conv(features, name=f"decoder_conv_{layer}")(x)
+            x = nn.relu(image_norm(name=f"decoder_norm_{layer}")(x))
+        return up_conv(channels, name="output")(x)
+
+
+def normalised(x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+    """Mean 0 and variance 1 over the whole image. The epsilon is ours: without it a constant image gives NaN."""
+    centred = x - jnp.mean(x)
+    return centred * jax.lax.rsqrt(jnp.mean(centred**2) + INPUT_NORM_EPSILON)

@@ -1,0 +1,60 @@
+"""The convolutional cells: sizes, and what their golden test cannot see (flying MNIST's depth and input norm)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nem_jax.distributions import Bernoulli, Gaussian
+from nem_jax.networks.conv_cell import ConvRNNEMCell, normalised
+
+FLYING_SHAPES = ConvRNNEMCell(100, Bernoulli().activation, features=(32, 64))
+FLYING_MNIST = ConvRNNEMCell(250, Gaussian().activation, features=(32, 64, 128), normalise_input=True)
+
+
+def init(module, size):
+    return jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((size, size, 1)), jnp.zeros(module.hidden_size))
+
+
+@pytest.mark.parametrize(("module", "size", "expected"), [(FLYING_SHAPES, 28, 3_403_389), (FLYING_MNIST, 24, 1_835_091)])
+def test_number_of_weights_is_the_original_programs(module, size, expected):
+    assert sum(leaf.size for leaf in jax.tree.leaves(init(module, size))) == expected
+
+
+def test_cell_keeps_shapes_and_psi_depends_on_theta_and_residual():
+    module = ConvRNNEMCell(7, Gaussian().activation, features=(3, 4), dense_size=6, normalise_input=True)
+    keys = jax.random.split(jax.random.key(0), 3)
+    residual, theta = jax.random.normal(keys[0], (8, 12, 2)), jax.random.uniform(keys[1], (7,))
+    variables = module.init(keys[2], residual, theta)
+
+    @jax.jit
+    def run(residual, theta):
+        new_theta, psi = module.apply(variables, residual, theta)
+        return jnp.sum(psi**2), (new_theta, psi)
+
+    gradients, (new_theta, psi) = jax.grad(run, (0, 1), has_aux=True)(residual, theta)
+    assert new_theta.shape == theta.shape
+    assert psi.shape == residual.shape
+    for gradient in gradients:
+        assert np.all(np.isfinite(gradient))
+        assert np.any(gradient != 0)
+
+
+def test_normalised_input_has_mean_0_and_variance_1():
+    x = 3 + 2 * jax.random.normal(jax.random.key(0), (5, 6, 2))
+    assert abs(np.mean(normalised(x))) < 1e-5
+    assert abs(np.var(normalised(x)) - 1) < 1e-4
+
+
+def test_a_constant_input_is_not_nan():
+    """The original divides by its standard deviation, 0, and everything after it is NaN."""
+    x = jnp.full((5, 6, 2), 0.3)
+    value, gradient = jax.value_and_grad(lambda x: jnp.sum(normalised(x) ** 2))(x)
+    assert abs(value) < 1e-3
+    assert np.all(np.isfinite(gradient))
+
+
+def test_an_image_that_cannot_be_halved_is_refused():
+    """28 pixels can be halved twice, not three times: the decoder would return another size."""
+    with pytest.raises(ValueError, match=r"28x28 .* 3 convolutions of stride 2 need multiples of 8"):
+        init(ConvRNNEMCell(5, Gaussian().activation, features=(2, 2, 2)), 28)
