@@ -17,9 +17,9 @@ from nem_jax.config import build_experiment
 from nem_jax.evaluation import describe_protocol
 from nem_jax.launch import launch
 from nem_jax.pretrained import load_pretrained
-from nem_jax.training.loop import CHECKPOINTS, restore_best
 from nem_jax.training.run import print_scores, score
-from nem_jax.training.workdir import CONFIG, write_json
+from nem_jax.training.stages import restore_run
+from nem_jax.training.workdir import write_json
 from nem_jax.types import Params
 
 _PRETRAINED = flags.DEFINE_string("pretrained", None, "name of weights that come with the package")
@@ -39,11 +39,7 @@ def load() -> tuple[ConfigDict, Params]:
         return pretrained.config, pretrained.params
     if _WORKDIR.value is None or _PRETRAINED.value is not None:
         raise ValueError("give either --pretrained or --workdir")
-    path = Path(_WORKDIR.value)
-    if not (path / CONFIG).exists() or not (path / CHECKPOINTS).exists():
-        raise ValueError(f"workdir {path} holds no run with a checkpoint")
-    config = ConfigDict(json.loads((path / CONFIG).read_text()))
-    return config, restore_best(build_experiment(config), path)
+    return restore_run(Path(_WORKDIR.value))
 
 
 def main() -> None:

@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, Int
 
 from nem_jax import losses, metrics
 from nem_jax.data.split import Dataset
-from nem_jax.model import NEM, infer, objective, to_frames
+from nem_jax.model import NEM, infer, objective, target_frames
+from nem_jax.networks.convolution import COMPILER_OPTIONS
 from nem_jax.types import Example, Params, PRNGKey
 
 NUM_SHOWN = 8
@@ -35,8 +36,7 @@ class Evaluation(NamedTuple):
 def evaluate_example(model: NEM, params: Params, key: PRNGKey, example: Example, num_groups: int) -> Evaluation:
     """Loss and scores of one example."""
     trajectory, _ = infer(model, params, key, example.x)
-    targets = to_frames(example.x, model.num_steps + 1)[1:]
-    groups = to_frames(example.groups, model.num_steps + 1)[1:]
+    targets, groups = target_frames(model, example.x), target_frames(model, example.groups)
     loss = objective(model, trajectory, example.x)
     upper_bound = losses.loss_upper_bound(targets[-1], trajectory.psi[-1], model.pixel_dist)
     scored = slice(int(np.flatnonzero(model.loss_weights)[0]), None)
@@ -44,7 +44,7 @@ def evaluate_example(model: NEM, params: Params, key: PRNGKey, example: Example,
     return Evaluation(loss, upper_bound, jax.vmap(score)(trajectory.gamma[scored], groups[scored]))
 
 
-@functools.partial(jax.jit, static_argnames=("model", "sample", "num_groups"))
+@functools.partial(jax.jit, static_argnames=("model", "sample", "num_groups"), compiler_options=COMPILER_OPTIONS)
 def evaluate_batch(
     model: NEM, params: Params, key: PRNGKey, sample: Any, source: Any, index: Int[Array, " B"], num_groups: int
 ) -> Evaluation:
@@ -87,7 +87,7 @@ class Examined(NamedTuple):
     psi: Any
 
 
-@functools.partial(jax.jit, static_argnames=("model", "sample"))
+@functools.partial(jax.jit, static_argnames=("model", "sample"), compiler_options=COMPILER_OPTIONS)
 def examine_batch(
     model: NEM, params: Params, key: PRNGKey, sample: Any, source: Any, index: Int[Array, " N"]
 ) -> Examined:
@@ -96,7 +96,7 @@ def examine_batch(
     def one(index: jax.Array) -> Examined:
         example = sample(source, index)
         trajectory, x_noisy = infer(model, params, jax.random.fold_in(key, index), example.x)
-        x, groups = (to_frames(frames, model.num_steps + 1)[-1] for frames in (example.x, example.groups))
+        x, groups = (target_frames(model, frames)[-1] for frames in (example.x, example.groups))
         return Examined(x, x_noisy[-1], groups, trajectory.gamma[-1], trajectory.psi[-1])
 
     return jax.vmap(one)(index)

@@ -32,12 +32,14 @@ class NEM:
         corrupt: `(key, x) -> x_noisy`.
         num_components: K.
         num_steps: T.
+        lookahead: which frame step t predicts and is scored on, counted from the one that it reads: 1 the next, 0 the
+            same (denoising); static images are the same either way.
         gradient_gamma: whether gradients flow through gamma (static images) or not (sequences).
         epsilon: added to the linear likelihood in the E-step.
         step_weights: 'last' or 'all', see `losses.step_weights`.
         inter_weight: weight of the inter-cluster loss.
         scan_unroll: EM steps per loop body; None lays out all of them, which is fastest on CPU.
-        remat: recompute EM steps in the backward pass.
+        remat: what the backward pass computes again, see `unroll.REMAT`.
     """
 
     init: Callable[[PRNGKey], Params]
@@ -47,17 +49,23 @@ class NEM:
     corrupt: Callable[[PRNGKey, jax.Array], jax.Array]
     num_components: int
     num_steps: int
+    lookahead: int = 1
     gradient_gamma: bool = True
     epsilon: float = em.E_STEP_EPSILON
     step_weights: str = "last"
     inter_weight: float = 1.0
     scan_unroll: int | None = None
-    remat: bool = False
+    remat: str = "none"
 
     @property
     def loss_weights(self) -> np.ndarray:
         """Loss weight of each EM step, `[T]`."""
         return losses.step_weights(self.step_weights, self.num_steps)
+
+    @property
+    def num_frames(self) -> int:
+        """Frames that T steps read and are scored on."""
+        return self.num_steps + self.lookahead
 
 
 def to_frames(x: Num[Array, "F H W C"], num_frames: int) -> Num[Array, "{num_frames} H W C"]:
@@ -68,21 +76,25 @@ def to_frames(x: Num[Array, "F H W C"], num_frames: int) -> Num[Array, "{num_fra
     return x[:num_frames]
 
 
+def target_frames(model: NEM, frames: Num[Array, "F H W C"]) -> Num[Array, "T H W C"]:
+    """The frames (of x or groups) that the T steps are scored on."""
+    return to_frames(frames, model.num_frames)[model.lookahead :]
+
+
 def infer(model: NEM, params: Params, key: PRNGKey, x: Float[Array, "F H W C"]) -> tuple[Trajectory, jax.Array]:
-    """T EM steps on one example: step t reads frame t, corrupted anew, and is scored on the clean frame t + 1.
+    """T EM steps on one example: step t reads frame t, corrupted anew, and is scored on clean frame t + lookahead.
 
     Args:
         model: the model's constants.
         params: its weights.
         key: consumed; draws the input noise and the initial gamma.
-        x: clean frames, T + 1 of them or one (a static image).
+        x: clean frames, T + lookahead of them or one (a static image).
 
     Returns:
         The states after each step, and the inputs x_noisy `[T, H, W, C]` that led there.
     """
     noise_key, state_key = jax.random.split(key)
-    frames = to_frames(x, model.num_steps + 1)
-    x_noisy = model.corrupt(noise_key, frames[:-1])
+    x_noisy = model.corrupt(noise_key, to_frames(x, model.num_steps))
     state = em.init_state(state_key, model.num_components, model.hidden_size, x.shape[1:])
     step = functools.partial(
         em.em_step,
@@ -93,12 +105,13 @@ def infer(model: NEM, params: Params, key: PRNGKey, x: Float[Array, "F H W C"]) 
         epsilon=model.epsilon,
     )
     scan_unroll = model.scan_unroll or model.num_steps
-    return unroll(step, state, x_noisy, frames[1:], scan_unroll=scan_unroll, remat=model.remat), x_noisy
+    targets = target_frames(model, x)
+    return unroll(step, state, x_noisy, targets, scan_unroll=scan_unroll, remat=model.remat), x_noisy
 
 
 def objective(model: NEM, trajectory: Trajectory, x: Float[Array, "F H W C"]) -> losses.StepLoss:
     """The training objective of a trajectory (N-EM equation 5, summed over the weighted EM steps)."""
-    targets = to_frames(x, model.num_steps + 1)[1:]
+    targets = target_frames(model, x)
     return losses.trajectory_loss(targets, trajectory, model.pixel_dist, model.loss_weights, model.inter_weight)
 
 

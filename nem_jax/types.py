@@ -4,6 +4,7 @@ Axis legend, always in this order:
 
     B  batch          T  EM steps (F = T + 1 frames)      K  components
     H  height         W  width         C  channels        M  hidden units of one component
+    N  objects, or examples of a data set
 
 The core functions take one example, so that B never appears in them: `jax.vmap` adds it. Arrays that
 belong to one component carry K first (`psi` is `[K, H, W, C]`); images have no K axis.
@@ -25,6 +26,17 @@ Cell = Callable[[Params, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 """`(params, residual [H, W, C], theta [M]) -> (theta [M], psi [H, W, C])` of one component."""
 
 
+class Objects(NamedTuple):
+    """The N objects of a generated example, in the order of their labels."""
+
+    masks: Float[Array, "*b F N H W 1"]
+    """What each object alone would paint, in [0, 1], hidden parts included; 0 or 1 for binary shapes."""
+    positions: Int[Array, "*b F N 2"]
+    """(y, x) of the top-left corner."""
+    velocities: Int[Array, "*b F N 2"]
+    """Pixels per frame with which the object moves from this frame to the next."""
+
+
 class Example(NamedTuple):
     """One labelled sequence; a static image is a sequence of one frame."""
 
@@ -34,6 +46,8 @@ class Example(NamedTuple):
     """True segmentation: 1..n, and 0 where no or several objects are (ignored by the metrics)."""
     overlaps: Int[Array, "*b F H W 1"]
     """Number of objects that cover each pixel."""
+    objects: Objects | None = None
+    """What a generated example knows of each object; None for stored data."""
 
 
 class EMState(NamedTuple):

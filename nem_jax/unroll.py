@@ -1,6 +1,7 @@
 """EM steps over time: the only loop over them in the package."""
 
 from collections.abc import Callable
+from typing import Any
 
 import chex
 import jax
@@ -11,6 +12,20 @@ from nem_jax.types import EMState, Trajectory
 Step = Callable[[EMState, jax.Array, jax.Array], EMState]
 """`(state, x_noisy [H, W, C], x [H, W, C]) -> state`: `em_step` with its cell, params and options bound."""
 
+_PRODUCTS = {"dot_general", "conv_general_dilated", "conv"}
+"""Primitives that cost more than the memory of their results: matrix products and convolutions."""
+
+REMAT: dict[str, Callable[..., Any]] = {
+    "none": lambda body: body,
+    "elementwise": lambda body: jax.checkpoint(body, prevent_cse=False, policy=_is_product),
+    "all": lambda body: jax.checkpoint(body, prevent_cse=False),
+}
+"""What the backward pass computes again instead of storing it: nothing, all but products, or all of each step."""
+
+
+def _is_product(primitive: Any, *avals: Any, **options: Any) -> bool:
+    return primitive.name in _PRODUCTS
+
 
 def unroll(
     step: Step,
@@ -19,7 +34,7 @@ def unroll(
     x: Float[Array, "T H W C"],
     *,
     scan_unroll: int = 1,
-    remat: bool = False,
+    remat: str = "none",
 ) -> Trajectory:
     """Apply `step` T times: step t reads x_noisy[t] and its target x[t] (N-EM section 2.3).
 
@@ -32,7 +47,7 @@ def unroll(
         x_noisy: corrupted inputs.
         x: clean targets.
         scan_unroll: how many steps are laid out in one loop body (compiled size against speed; same numbers).
-        remat: recompute each step in the backward pass instead of storing it: memory of one step, not T.
+        remat: one of `REMAT`: memory against time, the same numbers. With 'all', the memory of one step, not T.
 
     Returns:
         The T states after each step.
@@ -43,7 +58,5 @@ def unroll(
         new = step(carry, *frames)
         return new, new
 
-    if remat:
-        body = jax.checkpoint(body, prevent_cse=False)
-    _, states = jax.lax.scan(body, state, (x_noisy, x), unroll=scan_unroll)
+    _, states = jax.lax.scan(REMAT[remat](body), state, (x_noisy, x), unroll=scan_unroll)
     return Trajectory(*states)

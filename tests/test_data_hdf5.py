@@ -49,7 +49,8 @@ def draw(dataset, split, index):
 
 
 def assert_examples_equal(actual, expected):
-    for name, ours, theirs in zip(Example._fields, actual, expected, strict=True):
+    assert actual.objects is None
+    for name, ours, theirs in zip(Example._fields[:3], actual[:3], expected[:3], strict=True):
         assert ours.dtype == theirs.dtype, name
         np.testing.assert_array_equal(ours, theirs, err_msg=name)
 

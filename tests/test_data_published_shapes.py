@@ -85,8 +85,8 @@ def test_data_set_serves_the_arrays(arrays, monkeypatch):
         training=50_000, validation=10_000, test=10_000
     )
     example = dataset.sample(dataset.splits["test"].source, jnp.asarray(1234))
-    assert [a.dtype for a in example] == [jnp.float32, jnp.int32, jnp.int32]
-    for ours, stored in zip(example, arrays["test"], strict=False):
+    assert [a.dtype for a in example[:3]] == [jnp.float32, jnp.int32, jnp.int32]
+    for ours, stored in zip(example[:3], arrays["test"][:3], strict=True):
         np.testing.assert_array_equal(ours, stored[1234])
     smaller = published_shapes.published_shapes((30, 20, 10)).splits["validation"]
     assert smaller.size == 20

@@ -22,6 +22,7 @@ LAYERS = {
     "tagger": 2,
     "unroll": 3,
     "model": 3,
+    "rollout": 3,
     "config": 4,
     "evaluation": 4,
     "weights": 4,
@@ -34,18 +35,18 @@ LAYERS = {
 
 LEAVES = {
     "networks": ({"types", "networks"}, {"flax", "jax", "jaxtyping", "numpy"}),
-    "data": ({"types", "data"}, {"chex", "h5py", "jax", "jaxtyping", "numpy"}),
+    "data": ({"types", "data"}, {"chex", "h5py", "jax", "jaxtyping", "numpy", "sklearn"}),
     "plots": (set(), {"matplotlib", "numpy"}),
 }
 """Modules beside the layers: what they may import of this package, and of other libraries."""
 
-EXCEPTIONS = {("model", "unroll"), ("training", "plots")}
-"""(module, import): a model is an unrolled step, and figures are drawn while training."""
+EXCEPTIONS = {("model", "unroll"), ("rollout", "model"), ("rollout", "unroll"), ("training", "plots")}
+"""(module, import): a model is an unrolled step, a rollout goes on from it, and figures are drawn while training."""
 
 CORE_LIBRARIES = {"chex", "jax", "jaxtyping", "numpy"}
 STANDARD_LIBRARY = {
-    "collections", "contextlib", "dataclasses", "enum", "functools", "itertools", "json", "math", "operator", "os",
-    "pathlib", "types", "typing", "warnings",
+    "collections", "contextlib", "dataclasses", "enum", "functools", "gzip", "http", "itertools", "json", "math",
+    "operator", "os", "pathlib", "types", "typing", "warnings", "zlib",
 }  # fmt: skip
 FORBIDDEN_IN_CORE = {"absl", "logging", "ml_collections", "os", "pathlib"}
 DRAWERS = {"utils", "util", "common", "helpers", "misc"}

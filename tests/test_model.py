@@ -145,7 +145,7 @@ def test_k_and_t_of_a_trained_model_can_be_replaced(params, x):
     np.testing.assert_array_equal(dataclasses.replace(NEM, num_steps=6).loss_weights, [0, 0, 0, 0, 0, 1])
 
 
-@pytest.mark.parametrize("options", [{"scan_unroll": 1}, {"scan_unroll": 2, "remat": True}], ids=str)
+@pytest.mark.parametrize("options", [{"scan_unroll": 1}, {"scan_unroll": 2, "remat": "all"}], ids=str)
 def test_options_of_speed_change_no_number(params, x, options):
     other = dataclasses.replace(NEM, **options)
     for leaf, expected in zip(infer(other, params, KEY, x), infer(NEM, params, KEY, x), strict=True):

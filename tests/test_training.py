@@ -199,7 +199,7 @@ def test_every_named_configuration_takes_two_steps(name, tmp_path):
 
 def test_grey_images_train_too(tmp_path):
     """The options that no named configuration uses: Gaussian pixels, masked uniform noise, stopped gamma gradients."""
-    config = tiny(max_epochs=1, scan_unroll=1, remat=True)
+    config = tiny(max_epochs=1, scan_unroll=1, remat="all")
     config.model.pixel_dist, config.model.e_sigma, config.model.noise = "gaussian", 0.25, "masked_uniform"
     config.model.gradient_gamma, config.model.step_weights, config.model.inter_weight = False, "all", 0.2
     loop.train(Training.of(build_experiment(config)), tmp_path)

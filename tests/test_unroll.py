@@ -51,7 +51,7 @@ def _numpy_loop(problem):
     return [np.stack(leaves) for leaves in zip(*states, strict=True)]
 
 
-@pytest.mark.parametrize("options", [{}, {"scan_unroll": 2}, {"scan_unroll": NUM_STEPS}, {"remat": True}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"scan_unroll": 2}, {"scan_unroll": NUM_STEPS}, {"remat": "all"}], ids=str)
 def test_unroll_equals_a_numpy_loop(problem, run, options):
     arrays = (problem.params, problem.state, problem.x_noisy, problem.x)
     found = jax.jit(functools.partial(run, **options))(*arrays)
@@ -62,8 +62,9 @@ def test_unroll_equals_a_numpy_loop(problem, run, options):
 
 
 @pytest.mark.parametrize(
-    "options", [{"scan_unroll": NUM_STEPS}, {"remat": True}, {"scan_unroll": 2, "remat": True}], ids=str
-)
+    "options", [{"scan_unroll": NUM_STEPS}, {"remat": "elementwise"}, {"remat": "all"}, {"scan_unroll": 2, "remat": "all"}],
+    ids=str,
+)  # fmt: skip
 def test_options_change_no_gradient(problem, run, options):
     def loss(params, options):
         trajectory = run(params, problem.state, problem.x_noisy, problem.x, **options)
@@ -72,6 +73,20 @@ def test_options_change_no_gradient(problem, run, options):
     plain, found = (jax.jit(jax.grad(functools.partial(loss, options=o)))(problem.params) for o in ({}, options))
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), found, plain)
     assert np.max(np.abs(plain["rnn"]["kernel"])) > 1e-2
+
+
+def test_what_is_recomputed_is_not_stored(problem, run):
+    """The number of values kept from the forward for the backward pass falls from 'none' to 'all'."""
+
+    def loss(params, remat):
+        return jnp.sum(run(params, problem.state, problem.x_noisy, problem.x, remat=remat).psi[-1] ** 2)
+
+    def stored(remat):
+        _, backward = jax.vjp(functools.partial(loss, remat=remat), problem.params)
+        return sum(leaf.size for leaf in jax.tree.leaves(backward))
+
+    none, elementwise, everything = (stored(remat) for remat in ("none", "elementwise", "all"))
+    assert none > elementwise > everything
 
 
 def _touched(run, problem, name):

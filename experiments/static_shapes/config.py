@@ -33,9 +33,10 @@ def get_config(name: str = "rnn_em") -> ConfigDict:
     config.seed = 0  # weights, shuffling, input noise and initial gamma
 
     config.data = data = ConfigDict()
-    data.path = placeholder(str)  # an HDF5 file in N-EM's layout; None: generate
-    data.published = False  # True: the 20x20 images of the published script, bit for bit (needs image_size 20)
+    data.path = placeholder(str)  # an HDF5 file in N-EM's layout, in the place of what follows; None: generate
+    data.generator = "static_shapes"  # or 'published_shapes': 20x20, bit for bit (image_size 20), and others
     data.seed = 0  # of generated data
+    data.digits, data.mnist_dir, data.digit_pool = placeholder(str), placeholder(str), placeholder(int)  # no digits
     data.image_size = 28  # pixels
     data.num_objects = 3
     data.num_training, data.num_validation, data.num_test = 50_000, 10_000, 10_000
@@ -47,7 +48,9 @@ def get_config(name: str = "rnn_em") -> ConfigDict:
         model.step_size_init = "positive"
     model.hidden_size = 250  # M
     model.num_components = 3 if name.endswith("_k3") else 4  # K
+    model.features, model.dense_size, model.normalise_input = placeholder(tuple), placeholder(int), placeholder(bool)
     model.num_steps = 15  # T
+    model.lookahead = 1  # step t predicts frame t + 1; 0: frame t. Static images are the same either way
     model.pixel_dist = "bernoulli"
     model.e_sigma = placeholder(float)  # of pixel_dist 'gaussian': standard deviation in the E-step
     model.epsilon = 1e-6  # added to the likelihoods in the E-step
@@ -57,14 +60,16 @@ def get_config(name: str = "rnn_em") -> ConfigDict:
     model.step_weights = "last"
     model.inter_weight = 1.0
 
+    config.stages = ()
     config.training = training = ConfigDict()
+    training.init_from = placeholder(str)  # a run's directory or pretrained weights; None: random weights
     training.learning_rate = 1e-3
     training.batch_size = 64
     training.max_epochs = 500
     training.patience = 10  # epochs without a better validation loss
     training.log_interval = 71  # steps between two visits of the host; 781 steps an epoch
     training.scan_unroll = placeholder(int)  # EM steps per loop body; None: all
-    training.remat = False
+    training.remat = "none"  # what the backward pass computes again: 'none', 'elementwise' or 'all', to save memory
     training.figure_interval = 10  # epochs between two overview figures in TensorBoard
 
     _vary(name, data, model, training)

@@ -8,7 +8,7 @@ T frames of N examples, T = 1 for static images. Files are checked when they are
 N rows; a split that is too large for that is streamed: `StreamedSplit.fetch` reads the rows that the next steps need.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -176,7 +176,12 @@ def write_hdf5(path: str | Path, dataset: Dataset, batch_size: int = 1000) -> No
         raise FileExistsError(f"{path} exists and is not overwritten")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path} cannot be written: there is no directory {path.parent}")
-    sample = jax.jit(jax.vmap(dataset.sample, in_axes=(None, 0)))
+
+    def stored(source: Any, index: jax.Array) -> tuple[jax.Array, ...]:
+        example = dataset.sample(source, index)
+        return example.x, example.groups, example.overlaps
+
+    sample = jax.jit(jax.vmap(stored, in_axes=(None, 0)))
     counts = np.uint8 if dataset.num_groups <= np.iinfo(np.uint8).max else np.int32
     partial = path.with_name(path.name + ".partial")
     file = h5py.File(partial, "w")
@@ -196,7 +201,7 @@ def write_hdf5(path: str | Path, dataset: Dataset, batch_size: int = 1000) -> No
         raise
 
 
-def _write_rows(group: h5py.Group, size: int, start: int, batch: Example, dtypes: tuple[type, ...]) -> None:
+def _write_rows(group: h5py.Group, size: int, start: int, batch: Sequence[np.ndarray], dtypes: Sequence[type]) -> None:
     for key, rows, dtype in zip(_AXES, batch, dtypes, strict=True):
         frames_first: np.ndarray = np.moveaxis(np.asarray(rows, dtype), 0, 1)
         if key not in group:

@@ -21,6 +21,11 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
+COMPILER_OPTIONS = {
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+}
+"""For `jax.jit` of what convolves: XLA's CPU backend then keeps its own convolutions, twice as fast as YNNPACK's."""
+
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 

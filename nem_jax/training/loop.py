@@ -51,16 +51,17 @@ class Training(NamedTuple):
         return self.stopped_early(state) or self.epoch(state) >= self.experiment.training.max_epochs
 
 
-def train(training: Training, path: Path, stop_now: bool = False) -> TrainState:
+def train(training: Training, path: Path, params: Params | None = None, stop_now: bool = False) -> TrainState:
     """Train until the validation loss has not improved for `patience` epochs, or `max_epochs`, or at once.
 
-    Resumes from the newest checkpoint in `path`, to which the logs are cut back. Returns the last state.
+    Resumes from the newest checkpoint in `path`, to which the logs are cut back; begins with `params`, or with random
+    weights. Returns the last state.
 
     Raises:
         FloatingPointError: a step's loss or gradient is not finite; the last checkpoint stays.
     """
     with Checkpoints(path / CHECKPOINTS) as checkpoints:
-        state = restore_or_create(training, checkpoints)
+        state = restore_or_create(training, checkpoints, params)
         with Logs(path, int(state.step)) as logs:
             while not (stop_now or training.finished(state)):
                 epoch = training.epoch(state) + 1
@@ -75,15 +76,15 @@ def train(training: Training, path: Path, stop_now: bool = False) -> TrainState:
     return state
 
 
-def restore_or_create(training: Training, checkpoints: Checkpoints) -> TrainState:
-    """The newest checkpoint, or a fresh state."""
+def restore_or_create(training: Training, checkpoints: Checkpoints, params: Params | None = None) -> TrainState:
+    """The newest checkpoint, or a fresh state, from `params` if they are given."""
     model, optimiser = training.experiment.model, training.experiment.training.optimiser
-    state = jax.jit(lambda key: create_state(model, optimiser, key))(training.keys.init)
+    state = jax.jit(lambda key, params: create_state(model, optimiser, key, params))(training.keys.init, params)
     return state if checkpoints.latest_step() is None else checkpoints.restore(state)
 
 
 def restore_best(experiment: Experiment, path: Path) -> Params:
-    """The best weights in the newest checkpoint of the run in `path`."""
+    """The best weights in the newest checkpoint of one stage, in `path`."""
     like = jax.eval_shape(lambda: create_state(experiment.model, experiment.training.optimiser, jax.random.key(0)))
     with Checkpoints(path / CHECKPOINTS, read_only=True) as checkpoints:
         return checkpoints.restore(like).best_params

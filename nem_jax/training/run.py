@@ -1,6 +1,5 @@
 """One run from its configuration to its result.json: what every launcher calls."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +8,29 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from nem_jax import plots, provenance
-from nem_jax.config import Experiment, build_experiment
+from nem_jax.config import Experiment, build_stages
 from nem_jax.data.split import Dataset
 from nem_jax.evaluation import describe_protocol, evaluate, examine, summarise
 from nem_jax.model import NEM
 from nem_jax.training.loop import Training, train
+from nem_jax.training.stages import has_checkpoint, initial_params, stage_paths
 from nem_jax.training.state import TrainState, make_keys
-from nem_jax.training.workdir import OVERVIEW, PROVENANCE, RESULT, WEIGHTS, locked, open_workdir, to_json, write_json
+from nem_jax.training.workdir import (
+    OVERVIEW,
+    RESULT,
+    WEIGHTS,
+    locked,
+    open_workdir,
+    read_provenance,
+    to_json,
+    write_json,
+)
 from nem_jax.types import Params, PRNGKey
 from nem_jax.weights import weights_sha256, write_weights
 
 
 def run(config: ConfigDict, workdir: str, stop_now: bool = False) -> dict[str, Any]:
-    """Train (or resume) in `workdir`, then score the best weights on the test split.
+    """Train (or resume) every stage in `workdir`, then score the best weights of the last on the test split.
 
     Writes result.json, weights.safetensors and the overview (png, and its arrays as npz) beside the run's logs, prints
     the scores and returns the result. `stop_now` scores what there is, without another epoch.
@@ -31,11 +40,21 @@ def run(config: ConfigDict, workdir: str, stop_now: bool = False) -> dict[str, A
         FloatingPointError: see `train`.
     """
     path = Path(workdir)
-    training = Training.of(build_experiment(config))
+    stages = [Training.of(experiment) for experiment in build_stages(config)]
+    paths = stage_paths(path, len(stages))
+    if stop_now and not has_checkpoint(paths[0]):
+        raise ValueError(f"--stop_now: no epoch is finished in {path}, so that there is nothing to score")
+    params = initial_params(stages[0].experiment)
     open_workdir(path, config, provenance.record())
     with locked(path):
-        state = train(training, path, stop_now)
-        return _finish(training, state, config, path)
+        states: list[TrainState] = []
+        for training, stage_path in zip(stages, paths, strict=True):
+            if stop_now and not has_checkpoint(stage_path):
+                break
+            stage_path.mkdir(exist_ok=True)
+            states.append(train(training, stage_path, params, stop_now))
+            params = states[-1].best_params
+        return _finish(stages[: len(states)], states, config, path)
 
 
 def score(
@@ -52,29 +71,38 @@ def draw_key(seed: int, draw: int) -> PRNGKey:
     return jax.random.fold_in(make_keys(seed).test, draw)
 
 
-def _finish(training: Training, state: TrainState, config: ConfigDict, path: Path) -> dict[str, Any]:
-    experiment, dataset, _ = training
-    model, params = experiment.model, state.best_params
+def _finish(stages: list[Training], states: list[TrainState], config: ConfigDict, path: Path) -> dict[str, Any]:
+    experiment, dataset, _ = stages[-1]
+    model, params = experiment.model, states[-1].best_params
     (scores,) = score(experiment, model, params, dataset, "test", gamma_draws=1)
     shown = examine(model, params, draw_key(experiment.seed, 0), dataset, "test")
     plots.overview(*shown).savefig(path / OVERVIEW)
     np.savez_compressed((path / OVERVIEW).with_suffix(".npz"), **shown._asdict())
     write_weights(path / WEIGHTS, jax.tree.map(np.asarray, params))
+    trained = [_describe_stage(*stage) for stage in zip(stages, states, strict=True)]
     result = {
         "config": to_json(config),
         "protocol": describe_protocol(model, dataset, "test", experiment.noise, gamma_draws=1),
         "scores": scores,
-        "epochs": training.epoch(state),
-        "best_epoch": int(state.best_epoch),
-        "best_valid_loss": float(state.best_loss),
-        "stopped_early": training.stopped_early(state),
+        **trained[-1],
+        "epochs": sum(stage["epochs"] for stage in trained),
+        **({"stages": trained} if len(trained) > 1 else {}),
         "weights_sha256": weights_sha256(params),
-        **json.loads((path / PROVENANCE).read_text()),
+        **read_provenance(path),
     }
     write_json(path / RESULT, result)
     print_scores(scores)
     print(f"result: {path / RESULT}\npicture: {path / OVERVIEW}\nweights: {path / WEIGHTS}\nlogs: {path}")
     return result
+
+
+def _describe_stage(training: Training, state: TrainState) -> dict[str, Any]:
+    return {
+        "epochs": training.epoch(state),
+        "best_epoch": int(state.best_epoch),
+        "best_valid_loss": float(state.best_loss),
+        "stopped_early": training.stopped_early(state),
+    }
 
 
 def print_scores(scores: dict[str, float]) -> None:

@@ -42,9 +42,11 @@ def make_keys(seed: int) -> Keys:
     return Keys(*jax.random.split(jax.random.fold_in(jax.random.key(seed), _STREAM), len(Keys._fields)))
 
 
-def create_state(model: NEM, optimiser: optax.GradientTransformation, key: PRNGKey) -> TrainState:
-    """A fresh state: drawn weights, no step taken, nothing validated."""
-    params = model.init(key)
+def create_state(
+    model: NEM, optimiser: optax.GradientTransformation, key: PRNGKey, params: Params | None = None
+) -> TrainState:
+    """A fresh state: no step taken, nothing validated; the weights are drawn unless `params` are given."""
+    params = model.init(key) if params is None else jax.tree.map(jnp.copy, params)
     best_params = jax.tree.map(jnp.copy, params)  # a copy: the state is donated, and no buffer may be so twice
     return TrainState(jnp.int32(0), params, optimiser.init(params), best_params, jnp.float32(jnp.inf), jnp.int32(0))
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nem_jax.losses import StepLoss
 from nem_jax.model import NEM, example_loss
+from nem_jax.networks.convolution import COMPILER_OPTIONS
 from nem_jax.training.state import TrainState
 from nem_jax.types import Example, PRNGKey
 
@@ -52,7 +53,12 @@ def train_step(
     return jax.lax.cond(finite, apply, lambda state: state, state), loss, finite
 
 
-@functools.partial(jax.jit, static_argnames=("model", "optimiser", "sample"), donate_argnames="state")
+@functools.partial(
+    jax.jit,
+    static_argnames=("model", "optimiser", "sample"),
+    donate_argnames="state",
+    compiler_options=COMPILER_OPTIONS,
+)
 def train_steps(
     model: NEM,
     optimiser: optax.GradientTransformation,

@@ -1,7 +1,8 @@
 """The directory of one run: who may write to it, and how its files survive a kill.
 
 A run owns its directory: provenance.json and config.json are written first, result.json last. The same configuration
-resumes an unfinished run; everything else is refused before anything is written.
+resumes an unfinished run, and provenance.json gains a record if that happens with other code, on another machine or by
+another command; everything else is refused before anything is written.
 """
 
 import contextlib
@@ -55,15 +56,28 @@ def open_workdir(path: Path, config: ConfigDict, provenance: dict[str, Any]) -> 
             raise WorkdirError(f"{path} belongs to a run of another configuration: {'; '.join(different)}")
         if (path / RESULT).exists():
             raise WorkdirError(f"{path} holds a finished run, scored in {path / RESULT}: choose another workdir")
+        _add_provenance(path, provenance)
         return
     if path.exists() and (not path.is_dir() or any(f.name not in _BEFORE_CONFIG for f in path.iterdir())):
         raise WorkdirError(f"{path} exists and holds no run: choose a new or empty workdir")
     try:
         path.mkdir(parents=True, exist_ok=True)
-        write_json(path / PROVENANCE, provenance)
+        write_json(path / PROVENANCE, [provenance])
         write_json(config_file, to_json(config))
     except OSError as error:
         raise WorkdirError(f"workdir {path} cannot be written: {error.strerror}") from error
+
+
+def _add_provenance(path: Path, provenance: dict[str, Any]) -> None:
+    records = json.loads((path / PROVENANCE).read_text())
+    if records[-1] != provenance:
+        write_json(path / PROVENANCE, [*records, provenance])
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """The record of the run's last start, and as `earlier_starts` those before it that differ."""
+    *earlier, last = json.loads((path / PROVENANCE).read_text())
+    return {**last, "earlier_starts": earlier} if earlier else last
 
 
 @contextlib.contextmanager

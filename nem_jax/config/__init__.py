@@ -1,0 +1,109 @@
+"""From a ConfigDict to frozen typed records: the one place where names become objects and conflicts are refused.
+
+Every check happens here, before anything is compiled, and names the field and what it may be.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import optax
+from ml_collections import ConfigDict
+
+from nem_jax.config.checks import integer, number, value
+from nem_jax.config.data import MAX_SEED, build_data
+from nem_jax.config.model import build_model
+from nem_jax.data.split import Dataset
+from nem_jax.model import NEM
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How to train, `config.training` checked."""
+
+    optimiser: optax.GradientTransformation
+    batch_size: int
+    max_epochs: int
+    patience: int
+    log_interval: int
+    figure_interval: int
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A checked configuration as objects: all that training and evaluation need."""
+
+    seed: int
+    model: NEM
+    training: TrainingOptions
+    noise: str
+    """The input noise in words."""
+    load_data: Callable[[], Dataset]
+    """Deferred: reading a file or drawing keys is the first thing that touches a device."""
+    init_from: str | None
+    """A run's directory, or the name of pretrained weights, to start from; None: from random weights."""
+
+
+def build_experiment(config: ConfigDict) -> Experiment:
+    """Check every field of `config` and make its records; of a configuration with stages, those of the last.
+
+    Raises:
+        ValueError: one sentence that names the field, what it may be and what it is.
+    """
+    return build_stages(config)[-1]
+
+
+def build_stages(config: ConfigDict) -> list[Experiment]:
+    """One experiment for each of `config.stages`, or the one that `config` is where there are none.
+
+    A stage is a dictionary of the fields that it sets, by dotted names of `data` and `training`; each starts from the
+    best weights of the one before it.
+
+    Raises:
+        ValueError: as `build_experiment`.
+    """
+    stages = value(config, "stages")
+    if not stages:
+        return [_build(config)]
+    return [_build(_with(config, fields, f"stages[{number}]")) for number, fields in enumerate(stages)]
+
+
+def _with(config: ConfigDict, fields: Any, stage: str) -> ConfigDict:
+    changed = config.copy_and_resolve_references()
+    for field, new in dict(fields).items():
+        section, _, name = field.partition(".")
+        if section not in ("data", "training") or name not in changed[section]:
+            raise ValueError(f"{stage} sets {field}, which is no field of data or training")
+        try:
+            changed[section][name] = new
+        except TypeError as error:
+            raise ValueError(f"{stage} sets {field} to {new!r}, of the wrong type") from error
+    return changed
+
+
+def _build(config: ConfigDict) -> Experiment:
+    integer(config, "seed", 0, MAX_SEED)
+    return Experiment(
+        seed=config.seed,
+        noise=f"{config.model.noise} {config.model.noise_prob}, as in training",
+        model=build_model(config),
+        load_data=build_data(config),
+        training=_build_training(config),
+        init_from=value(config, "training.init_from"),
+    )
+
+
+def _build_training(config: ConfigDict) -> TrainingOptions:
+    training = config.training
+    for name in ("max_epochs", "patience", "log_interval", "figure_interval"):
+        integer(config, f"training.{name}", 1)
+    integer(config, "training.batch_size", 1, config.data.num_training)
+    number(config, "training.learning_rate", 0.0)
+    return TrainingOptions(
+        optimiser=optax.adam(training.learning_rate),
+        batch_size=training.batch_size,
+        max_epochs=training.max_epochs,
+        patience=training.patience,
+        log_interval=training.log_interval,
+        figure_interval=training.figure_interval,
+    )

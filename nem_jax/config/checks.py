@@ -1,0 +1,55 @@
+"""Checks of one field: each raises ValueError with one sentence that names the field, what it may be and what it is."""
+
+import functools
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+
+def value(config: ConfigDict, field: str) -> Any:
+    """The value at a dotted name such as `model.num_steps`."""
+    try:
+        return functools.reduce(lambda section, name: section[name], field.split("."), config)
+    except KeyError as error:
+        raise ValueError(f"the configuration lacks {field}: it was written by another version") from error
+
+
+def given_only_if(config: ConfigDict, field: str, used: bool, condition: str) -> None:
+    """An option that nothing reads is an error, and so is one that is missing."""
+    if used != (value(config, field) is not None):
+        raise ValueError(f"{field} must be given exactly if {condition}, got {value(config, field)!r}")
+
+
+def choice(config: ConfigDict, field: str, allowed: Iterable[str]) -> None:
+    """One of `allowed`."""
+    if value(config, field) not in allowed:
+        raise ValueError(f"{field} must be one of {', '.join(map(repr, allowed))}, got {value(config, field)!r}")
+
+
+def integer(config: ConfigDict, field: str, low: int, high: int | None = None) -> None:
+    """A whole number from `low` to `high`."""
+    if not _is_integer(value(config, field), low, high):
+        bounds = f"of at least {low}" if high is None else f"from {low} to {high}"
+        raise ValueError(f"{field} must be an integer {bounds}, got {value(config, field)!r}")
+
+
+def integers(config: ConfigDict, field: str, low: int) -> None:
+    """One or more whole numbers of at least `low`."""
+    entries = value(config, field)
+    if not isinstance(entries, (tuple, list)) or not entries or not all(_is_integer(e, low, None) for e in entries):
+        raise ValueError(f"{field} must be one or more integers of at least {low}, got {entries!r}")
+
+
+def number(config: ConfigDict, field: str, low: float, high: float = math.inf) -> None:
+    """A finite number from `low` to `high`."""
+    found = value(config, field)
+    if not (isinstance(found, (int, float)) and math.isfinite(found) and low <= found <= high):
+        bounds = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
+        raise ValueError(f"{field} must be a number {bounds}, got {found!r}")
+
+
+def _is_integer(found: Any, low: int, high: int | None) -> bool:
+    is_integer = isinstance(found, int) and not isinstance(found, bool)
+    return is_integer and found >= low and (high is None or found <= high)

@@ -1,0 +1,87 @@
+"""`config.data` -> a function that loads the data set."""
+
+import functools
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from nem_jax.config.checks import choice, given_only_if, integer, value
+from nem_jax.data import mnist, shapes
+from nem_jax.data.flying_mnist import flying_mnist
+from nem_jax.data.hdf5 import load_hdf5
+from nem_jax.data.published_shapes import published_shapes
+from nem_jax.data.split import SPLITS, Dataset
+from nem_jax.metrics import MAX_PIXELS
+
+GENERATORS = ("static_shapes", "published_shapes", "flying_shapes", "static_mnist", "flying_mnist")
+MNIST_GENERATORS = ("static_mnist", "flying_mnist")
+DIGITS = ("mnist", "sklearn")
+MAX_SEED = 2**32 - 1
+
+Load = Callable[[], Dataset]
+
+
+def build_data(config: ConfigDict) -> Load:
+    """Check `config.data`; what it returns is the first thing that reads a file or touches a device."""
+    data = config.data
+    integer(config, "data.seed", 0, MAX_SEED)
+    integer(config, "data.num_objects", 1)
+    integer(config, "data.image_size", 1, math.isqrt(MAX_PIXELS))
+    for split in SPLITS:
+        integer(config, f"data.num_{split}", 1)
+    choice(config, "data.generator", GENERATORS)
+    sizes = (data.num_training, data.num_validation, data.num_test)
+    generate = _build_generator(config, sizes)
+    if value(config, "data.path") is None:
+        return generate
+    num_frames = config.model.num_steps + config.model.lookahead
+    load = functools.partial(load_hdf5, Path(data.path), sizes, num_frames=num_frames)
+    return lambda: _checked(load(), data.image_size, data.num_objects)
+
+
+def _build_generator(config: ConfigDict, sizes: tuple[int, int, int]) -> Load:
+    data, generator = config.data, config.data.generator
+    num_frames = config.model.num_steps + config.model.lookahead
+    of_digits = "data.generator is 'static_mnist' or 'flying_mnist'"
+    given_only_if(config, "data.digits", generator in MNIST_GENERATORS, of_digits)
+    if generator in MNIST_GENERATORS:
+        frames = 1 if generator == "static_mnist" else num_frames
+        return _build_mnist(config, sizes, frames)
+    for field in ("data.mnist_dir", "data.digit_pool"):
+        if value(config, field) is not None:
+            raise ValueError(f"{field} is given, but used only if {of_digits}")
+    if generator == "published_shapes":
+        return lambda: _checked(published_shapes(sizes), data.image_size, data.num_objects)
+    integer(config, "data.image_size", shapes.MIN_IMAGE_SIZE, math.isqrt(MAX_PIXELS))
+    if generator == "flying_shapes":
+        return functools.partial(shapes.flying_shapes, data.seed, sizes, num_frames, data.num_objects, data.image_size)
+    return functools.partial(shapes.static_shapes, data.seed, sizes, data.num_objects, data.image_size)
+
+
+def _build_mnist(config: ConfigDict, sizes: tuple[int, int, int], num_frames: int) -> Load:
+    data = config.data
+    choice(config, "data.digits", DIGITS)
+    if data.digit_pool is not None:
+        integer(config, "data.digit_pool", 1)
+    if data.mnist_dir is not None and data.digits != "mnist":
+        raise ValueError(f"data.mnist_dir is given, but data.digits is {data.digits!r}")
+    directory = None if data.mnist_dir is None else Path(data.mnist_dir)
+
+    def load() -> Dataset:
+        digits = mnist.load_mnist(directory) if data.digits == "mnist" else mnist.load_sklearn_digits()
+        options = (data.num_objects, data.image_size, data.digit_pool)
+        return flying_mnist(data.seed, sizes, num_frames, digits, *options)
+
+    return load
+
+
+def _checked(dataset: Dataset, image_size: int, num_objects: int) -> Dataset:
+    """Stored data must be what the configuration says of it, as networks and metrics are sized by that."""
+    if dataset.image_shape != (image_size, image_size, 1):
+        shape = "x".join(map(str, dataset.image_shape))
+        raise ValueError(f"data.image_size is {image_size}, but the stored images are {shape}")
+    if dataset.num_groups > num_objects:
+        raise ValueError(f"data.num_objects is {num_objects}, but the stored groups go up to {dataset.num_groups}")
+    return dataset

@@ -1,0 +1,115 @@
+"""`config.model` -> a `NEM`: the one place where the names of cells, noises and pixel distributions become objects."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from nem_jax import corruption
+from nem_jax.config.checks import choice, given_only_if, integer, integers, number
+from nem_jax.distributions import Bernoulli, Gaussian, PixelDist
+from nem_jax.model import NEM
+from nem_jax.networks import cells
+from nem_jax.networks.conv_cell import ConvRNNEMCell
+from nem_jax.types import Cell, Params, PRNGKey
+from nem_jax.unroll import REMAT
+
+CELLS = ("rnn_em", "n_em", "conv_rnn_em")
+PIXEL_DISTS = ("bernoulli", "gaussian")
+NOISES = {"bitflip": corruption.bitflip, "masked_uniform": corruption.masked_uniform}
+STEP_WEIGHTS = ("last", "all")
+STEP_SIZE_INITS = {"positive": cells.positive_step_size, "original": cells.original_step_size}
+
+
+def build_model(config: ConfigDict) -> NEM:
+    """Check `config.model` and make its record."""
+    model, training = config.model, config.training
+    for name in ("hidden_size", "num_components", "num_steps"):
+        integer(config, f"model.{name}", 1)
+    integer(config, "model.lookahead", 0, 1)
+    choice(config, "model.step_weights", STEP_WEIGHTS)
+    number(config, "model.epsilon", 0.0, 1.0)
+    number(config, "model.inter_weight", 0.0)
+    choice(config, "training.remat", REMAT)
+    if training.scan_unroll is not None:
+        integer(config, "training.scan_unroll", 1, model.num_steps)
+    pixel_dist = _build_pixel_dist(config)
+    init, cell = _build_cell(config, pixel_dist)
+    return NEM(
+        init=init,
+        cell=cell,
+        hidden_size=model.hidden_size,
+        pixel_dist=pixel_dist,
+        corrupt=_build_noise(config),
+        num_components=model.num_components,
+        num_steps=model.num_steps,
+        lookahead=model.lookahead,
+        gradient_gamma=model.gradient_gamma,
+        epsilon=float(model.epsilon),
+        step_weights=model.step_weights,
+        inter_weight=float(model.inter_weight),
+        scan_unroll=training.scan_unroll,
+        remat=training.remat,
+    )
+
+
+def _build_pixel_dist(config: ConfigDict) -> PixelDist:
+    choice(config, "model.pixel_dist", PIXEL_DISTS)
+    gaussian = config.model.pixel_dist == "gaussian"
+    given_only_if(config, "model.e_sigma", gaussian, "model.pixel_dist is 'gaussian'")
+    if not gaussian:
+        return Bernoulli()
+    number(config, "model.e_sigma", 1e-3)
+    return Gaussian(e_sigma=float(config.model.e_sigma))
+
+
+def _build_noise(config: ConfigDict) -> Callable[[PRNGKey, jax.Array], jax.Array]:
+    choice(config, "model.noise", NOISES)
+    number(config, "model.noise_prob", 0.0, 1.0)
+    return functools.partial(NOISES[config.model.noise], prob=float(config.model.noise_prob))
+
+
+def _build_cell(config: ConfigDict, pixel_dist: PixelDist) -> tuple[Callable[[PRNGKey], Params], Cell]:
+    """(init, cell) of the network: all that the EM code sees of Flax."""
+    size = config.data.image_size
+    module = _build_module(config, pixel_dist)
+
+    def init(key: PRNGKey) -> Params:
+        return module.init(key, jnp.zeros((size, size, 1)), jnp.zeros(module.hidden_size))["params"]
+
+    def cell(params: Params, residual: jax.Array, theta: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return module.apply({"params": params}, residual, theta)
+
+    return init, cell
+
+
+def _build_module(config: ConfigDict, pixel_dist: PixelDist) -> Any:
+    choice(config, "model.cell", CELLS)
+    model = config.model
+    given_only_if(config, "model.step_size_init", model.cell == "n_em", "model.cell is 'n_em'")
+    for field in ("features", "dense_size", "normalise_input"):
+        given_only_if(config, f"model.{field}", model.cell == "conv_rnn_em", "model.cell is 'conv_rnn_em'")
+    if model.cell == "rnn_em":
+        return cells.RNNEMCell(model.hidden_size, pixel_dist.activation)
+    if model.cell == "conv_rnn_em":
+        return _build_conv_module(config, pixel_dist)
+    if model.pixel_dist != "bernoulli":
+        raise ValueError("model.cell 'n_em' needs model.pixel_dist 'bernoulli': its step is that likelihood's gradient")
+    choice(config, "model.step_size_init", STEP_SIZE_INITS)
+    return cells.NEMCell(model.hidden_size, STEP_SIZE_INITS[model.step_size_init])
+
+
+def _build_conv_module(config: ConfigDict, pixel_dist: PixelDist) -> ConvRNNEMCell:
+    model, size = config.model, config.data.image_size
+    integers(config, "model.features", 1)
+    integer(config, "model.dense_size", 1)
+    features = tuple(model.features)
+    if size % 2 ** len(features):
+        raise ValueError(
+            f"data.image_size must be a multiple of {2 ** len(features)} for the {len(features)} convolutions of "
+            f"stride 2 in model.features, got {size}"
+        )
+    return ConvRNNEMCell(model.hidden_size, pixel_dist.activation, features, model.dense_size, model.normalise_input)

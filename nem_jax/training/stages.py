@@ -1,0 +1,67 @@
+"""The stages of a run, each trained in a directory of its own, and the weights that a run starts from or leaves.
+
+A run of one stage is trained in its workdir itself; one of several in `stage_1`, `stage_2`, ... there.
+"""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from nem_jax.config import Experiment, build_stages
+from nem_jax.pretrained import load_pretrained, pretrained_names
+from nem_jax.training.loop import CHECKPOINTS, restore_best
+from nem_jax.training.workdir import CONFIG
+from nem_jax.types import Params
+
+
+def stage_paths(workdir: Path, num_stages: int) -> list[Path]:
+    """Where each stage is trained."""
+    return [workdir] if num_stages == 1 else [workdir / f"stage_{number}" for number in range(1, num_stages + 1)]
+
+
+def restore_run(workdir: Path) -> tuple[ConfigDict, Params]:
+    """Configuration and best weights of the run in `workdir`: of the last stage that has any.
+
+    Raises:
+        ValueError: there is no run, or none of its stages has finished an epoch.
+    """
+    if not (workdir / CONFIG).exists():
+        raise ValueError(f"workdir {workdir} holds no run with a checkpoint")
+    config = ConfigDict(json.loads((workdir / CONFIG).read_text()))
+    stages = build_stages(config)
+    for experiment, path in reversed(list(zip(stages, stage_paths(workdir, len(stages)), strict=True))):
+        if has_checkpoint(path):
+            return config, restore_best(experiment, path)
+    raise ValueError(f"workdir {workdir} holds no run with a checkpoint")
+
+
+def has_checkpoint(path: Path) -> bool:
+    """Whether a stage in `path` has finished an epoch."""
+    directory = path / CHECKPOINTS
+    return directory.is_dir() and any(child.name.isdecimal() for child in directory.iterdir())
+
+
+def initial_params(experiment: Experiment) -> Params | None:
+    """The weights that `training.init_from` names; None: random ones.
+
+    Raises:
+        ValueError: it names neither pretrained weights nor a run with a checkpoint, or those of another network.
+    """
+    source = experiment.init_from
+    if source is None:
+        return None
+    if source in pretrained_names():
+        params = load_pretrained(source).params
+    else:
+        try:
+            _, params = restore_run(Path(source))
+        except ValueError as error:
+            names = ", ".join(pretrained_names())
+            raise ValueError(f"training.init_from must be a run with a checkpoint or one of {names}: {error}") from error
+    expected = jax.eval_shape(experiment.model.init, jax.random.key(0))
+    if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, expected):
+        raise ValueError(f"training.init_from: the weights in {source} are those of another network")
+    return params
