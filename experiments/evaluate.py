@@ -5,7 +5,6 @@ python -m experiments.evaluate --workdir=runs/rnn_em --num_components=5 --num_st
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np

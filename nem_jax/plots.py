@@ -1,9 +1,13 @@
-"""Arrays to figures. Imports matplotlib and NumPy only, so that every figure is redrawn from stored arrays."""
+"""Images to figures. Imports matplotlib and NumPy only, so that every figure is redrawn from stored arrays."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.animation import PillowWriter
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 PALETTE = np.array(
     [(0.90, 0.22, 0.27), (0.18, 0.55, 0.87), (0.99, 0.75, 0.18), (0.25, 0.72, 0.45), (0.60, 0.35, 0.80),
@@ -55,15 +59,102 @@ def overview(x: np.ndarray, x_noisy: np.ndarray, groups: np.ndarray, gamma: np.n
     return image_grid(rows)
 
 
-def image_grid(rows: list[tuple[str, Any]]) -> Figure:
-    """A grid of images `[H, W, 1 or 3]` in [0, 1]: a row for each (label, images)."""
-    columns = len(rows[0][1])
+def sequence_panels(
+    x: np.ndarray, gamma: np.ndarray, psi: np.ndarray, x_noisy: np.ndarray | None = None
+) -> list[tuple[str, Any]]:
+    """(label, images) of one sequence in the order of N-EM's figures 4 and 7: gamma, each psi, input, target.
+
+    They are the rows of `sequence`, and of use to `write_animation` as they are. Shapes as for `sequence`.
+    """
+    panels: list[tuple[str, Any]] = [("gamma", [colour_gamma(g) for g in gamma])]
+    panels += [(f"psi {k + 1}", psi[:, k]) for k in range(psi.shape[1])]
+    panels += [] if x_noisy is None else [("with noise", x_noisy)]
+    return [*panels, ("target", x)]
+
+
+def sequence(
+    x: np.ndarray, gamma: np.ndarray, psi: np.ndarray, x_noisy: np.ndarray | None = None, every: int = 1
+) -> Figure:
+    """N-EM's figures 4 and 7, one column per EM step, headed by its number from 1; rows as in `sequence_panels`.
+
+    Args:
+        x: the steps' targets, `[T, H, W, C]`.
+        gamma: `[T, K, H, W, 1]` after each step.
+        psi: `[T, K, H, W, C]`, likewise.
+        x_noisy: the steps' inputs, `[T, H, W, C]`; a row if given.
+        every: one step in `every` is shown, counted back from the last, which always is.
+
+    Raises:
+        ValueError: if the arrays differ in T.
+    """
+    panels = sequence_panels(x, gamma, psi, x_noisy)
+    num_steps = _common_length(panels)
+    shown = slice((num_steps - 1) % every, None, every)
+    return image_grid(
+        [(label, images[shown]) for label, images in panels], [str(t + 1) for t in range(num_steps)][shown]
+    )
+
+
+def image_grid(rows: list[tuple[str, Any]], titles: list[str] | None = None) -> Figure:
+    """A grid of images `[H, W, 1 or 3]` in [0, 1]: a row for each (label, images), a title for each column.
+
+    Raises:
+        ValueError: if the rows and titles differ in length.
+    """
+    columns = _common_length(rows)
     figure = Figure(figsize=(1.1 * columns + 1.2, 1.1 * len(rows)), dpi=100, layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for row, (label, images) in zip(axes, rows, strict=True):
         for axis, image in zip(row, images, strict=True):
-            axis.imshow(np.asarray(image).squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            axis.set_xticks([])
-            axis.set_yticks([])
+            _show(axis, image)
         row[0].set_ylabel(label, rotation=0, ha="right", va="center")
+    for axis, title in zip(axes[0], titles or [""] * columns, strict=True):
+        axis.set_title(title)
     return figure
+
+
+def write_animation(path: Path, panels: list[tuple[str, Any]], fps: int = 8) -> None:
+    """An endless GIF of panels side by side, for instance `sequence_panels`: each a (label, images).
+
+    Equal frames in a row are stored as one that is shown for longer.
+
+    Args:
+        path: the file, in a folder that exists.
+        panels: labels, and images `[T, H, W, 1 or 3]` in [0, 1].
+        fps: frames per second, to which GIF comes within 10 ms a frame.
+
+    Raises:
+        ValueError: if the panels differ in T.
+    """
+    num_frames = _common_length(panels)
+    figure = Figure(figsize=(1.6 * len(panels), 1.9), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    shown = [_show(axis, images[0]) for axis, (_, images) in zip(axes, panels, strict=True)]
+    for axis, (label, _) in zip(axes, panels, strict=True):
+        axis.set_title(label)
+    writer = PillowWriter(fps=fps)
+    with writer.saving(figure, path, dpi=100):
+        for t in range(num_frames):
+            for axes_image, (_, images) in zip(shown, panels, strict=True):
+                axes_image.set_data(_image(images[t]))
+            writer.grab_frame()
+
+
+def _common_length(rows: list[tuple[str, Any]]) -> int:
+    """How many images each row has."""
+    lengths = {label: len(images) for label, images in rows}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"rows of images differ in length: {lengths}")
+    return len(rows[0][1])
+
+
+def _image(image: Any) -> np.ndarray:
+    """What imshow draws of `[H, W, 1 or 3]`; Gaussian means may lie outside [0, 1], which it warns of."""
+    image = np.clip(image, 0, 1)
+    return image[..., 0] if image.shape[-1] == 1 else image
+
+
+def _show(axis: Axes, image: Any) -> AxesImage:
+    axis.set_xticks([])
+    axis.set_yticks([])
+    return axis.imshow(_image(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")

@@ -96,7 +96,9 @@ def rollout_losses(
     psi = jnp.concatenate([rollout.observed.psi, rollout.ahead.psi])
     num_frames = len(psi) + model.lookahead
     if 1 < len(x) < num_frames:
-        raise ValueError(f"{len(psi)} steps that predict {model.lookahead} ahead need {num_frames} frames, got {len(x)}")
+        raise ValueError(
+            f"{len(psi)} steps that predict {model.lookahead} ahead need {num_frames} frames, got {len(x)}"
+        )
     bound = functools.partial(losses.loss_upper_bound, pixel_dist=model.pixel_dist)
     values = jax.vmap(bound)(to_frames(x, num_frames)[model.lookahead :], psi)
     return values[:num_steps], values[num_steps:]

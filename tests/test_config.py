@@ -5,8 +5,15 @@ import jax.numpy as jnp
 import pytest
 from ml_collections import ConfigDict
 
-from experiments.static_shapes.config import NAMES, get_config
-from nem_jax.config import build_experiment
+from experiments.flying_mnist import config as flying_mnist
+from experiments.flying_shapes import config as flying_shapes
+from experiments.static_shapes import config as static_shapes
+from experiments.static_shapes.config import get_config
+from nem_jax.config import build_experiment, build_stages
+
+CONV = {
+    "model__cell": "conv_rnn_em", "model__features": (3, 4), "model__dense_size": 5, "model__normalise_input": False,
+}  # fmt: skip
 
 
 def changed(**fields):
@@ -20,21 +27,54 @@ def changed(**fields):
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("name", NAMES)
-def test_every_named_configuration_builds_and_its_cell_runs(name):
-    experiment = build_experiment(get_config(name))
-    model = experiment.model
-    shape = experiment.load_data().image_shape
-    params = model.init(jax.random.key(0))
-    theta, psi = model.cell(params, jnp.zeros(shape), jnp.zeros(model.hidden_size))
-    assert theta.shape == (model.hidden_size,)
-    assert psi.shape == shape
+@pytest.mark.parametrize(
+    ("experiment", "name"),
+    [(module, name) for module in (static_shapes, flying_shapes, flying_mnist) for name in module.NAMES],
+    ids=lambda value: getattr(value, "__name__", value).removeprefix("experiments."),
+)
+def test_every_named_configuration_builds_and_its_cell_runs(experiment, name):
+    config = experiment.get_config(name)
+    model, size = build_experiment(config).model, config.data.image_size
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    residual, theta = jnp.zeros((size, size, 1)), jnp.zeros(model.hidden_size)
+    new_theta, psi = jax.eval_shape(model.cell, params, residual, theta)
+    assert new_theta.shape == theta.shape
+    assert psi.shape == residual.shape
 
 
-@pytest.mark.parametrize("name", ["rnn_em", "n_em"])
-def test_every_field_is_read(name, monkeypatch):
+def test_stages_set_their_fields_and_nothing_else():
+    stages = build_stages(flying_mnist.get_config("smoke"))
+    assert len(stages) == 2
+    pools = [stage.load_data().splits["training"].source.pictures.shape[0] for stage in stages]
+    assert pools == [5, 1250]
+    assert stages[0].model.num_steps == stages[1].model.num_steps
+
+
+@pytest.mark.parametrize(
+    ("stage", "sentence"),
+    [
+        ({"data.digit_pol": 5}, "stages[0] sets data.digit_pol, which is no field of data or training"),
+        ({"model.num_steps": 5}, "stages[0] sets model.num_steps, which is no field of data or training"),
+        ({"training.batch_size": "many"}, "stages[0] sets training.batch_size to 'many', of the wrong type"),
+        ({"training.batch_size": 0}, "training.batch_size must be an integer from 1"),
+    ],
+)
+def test_bad_stages_are_one_sentence(stage, sentence):
+    config = flying_mnist.get_config("smoke")
+    config.stages = (stage,)
+    with pytest.raises(ValueError) as error:
+        build_experiment(config)
+    assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [get_config("rnn_em"), get_config("n_em"), flying_shapes.get_config(), flying_mnist.get_config("smoke")],
+    ids=lambda config: config.experiment,
+)
+def test_every_field_is_read(config, monkeypatch):
     """A field that nothing reads is a setting without effect."""
-    config = get_config(name)
+    config.stages = ()
     read = set()
     original = ConfigDict.__getitem__
 
@@ -67,7 +107,7 @@ def test_every_field_is_read(name, monkeypatch):
         ({"model__noise_prob": -0.1}, "model.noise_prob must be a number from 0.0 to 1.0, got -0.1"),
         ({"model__noise_prob": float("nan")}, "model.noise_prob must be a number from 0.0 to 1.0, got nan"),
         ({"model__noise": "salt"}, "model.noise must be one of 'bitflip', 'masked_uniform', got 'salt'"),
-        ({"model__cell": "lstm"}, "model.cell must be one of 'rnn_em', 'n_em', got 'lstm'"),
+        ({"model__cell": "lstm"}, "model.cell must be one of 'rnn_em', 'n_em', 'conv_rnn_em', got 'lstm'"),
         ({"model__pixel_dist": "poisson"}, "model.pixel_dist must be one of 'bernoulli', 'gaussian', got 'poisson'"),
         ({"model__step_weights": "first"}, "model.step_weights must be one of 'last', 'all', got 'first'"),
         ({"model__epsilon": -1.0}, "model.epsilon must be a number from 0.0 to 1.0, got -1.0"),
@@ -83,12 +123,32 @@ def test_every_field_is_read(name, monkeypatch):
             "model.cell 'n_em' needs model.pixel_dist 'bernoulli'",
         ),
         ({"data__image_size": 11}, "data.image_size must be an integer from 12 to 256, got 11"),
-        ({"data__image_size": 257}, "data.image_size must be an integer from 12 to 256, got 257"),
+        ({"data__image_size": 257}, "data.image_size must be an integer from 1 to 256, got 257"),
         ({"data__seed": 2**32}, "data.seed must be an integer from 0 to 4294967295, got 4294967296"),
         ({"data__num_objects": 0}, "data.num_objects must be an integer of at least 1, got 0"),
         ({"data__num_test": 0}, "data.num_test must be an integer of at least 1, got 0"),
-        ({"data__published": True, "data__path": "x.h5"}, "data.published and data.path exclude each other"),
-        ({"data__published": True}, "data.image_size is 28, but the stored images are 20x20x1"),
+        ({"data__generator": "movies"}, "data.generator must be one of 'static_shapes', 'published_shapes', "),
+        ({"data__generator": "published_shapes"}, "data.image_size is 28, but the stored images are 20x20x1"),
+        ({"data__generator": "flying_mnist"}, "data.digits must be given exactly if data.generator is 'static_mnist'"),
+        ({"data__digits": "mnist"}, "data.digits must be given exactly if data.generator is 'static_mnist' or"),
+        ({"data__generator": "flying_mnist", "data__digits": "roman"}, "data.digits must be one of 'mnist', 'sklearn'"),
+        ({"data__digit_pool": 20}, "data.digit_pool is given, but used only if data.generator is 'static_mnist' or"),
+        ({"data__mnist_dir": "x"}, "data.mnist_dir is given, but used only if data.generator is 'static_mnist' or"),
+        (
+            {"data__generator": "flying_mnist", "data__digits": "sklearn", "data__mnist_dir": "x"},
+            "data.mnist_dir is given, but data.digits is 'sklearn'",
+        ),
+        (
+            {"data__generator": "flying_mnist", "data__digits": "mnist", "data__mnist_dir": "nowhere"},
+            "data.mnist_dir: there is no file train-images-idx3-ubyte.gz or train-images-idx3-ubyte in nowhere",
+        ),
+        ({"model__lookahead": 2}, "model.lookahead must be an integer from 0 to 1, got 2"),
+        ({"model__features": (3,)}, "model.features must be given exactly if model.cell is 'conv_rnn_em', got (3,)"),
+        ({"model__cell": "conv_rnn_em"}, "model.features must be given exactly if model.cell is 'conv_rnn_em'"),
+        ({**CONV, "model__features": (3, 0)}, "model.features must be one or more integers of at least 1, got (3, 0)"),
+        ({**CONV, "model__dense_size": 0}, "model.dense_size must be an integer of at least 1, got 0"),
+        ({**CONV, "model__features": (3, 3, 3)}, "data.image_size must be a multiple of 8 for the 3 convolutions"),
+        ({"training__remat": "some"}, "training.remat must be one of 'none', 'elementwise', 'all', got 'some'"),
         ({"data__path": "nowhere.h5"}, "data.path: there is no file nowhere.h5"),
         ({"training__batch_size": 50_001}, "training.batch_size must be an integer from 1 to 50000, got 50001"),
         ({"training__learning_rate": -1.0}, "training.learning_rate must be a number of at least 0.0, got -1.0"),
@@ -106,8 +166,8 @@ def test_bad_values_are_one_sentence_that_names_the_field(fields, sentence):
 def test_a_configuration_of_another_version_is_one_sentence():
     config = get_config("rnn_em")
     with config.unlocked():
-        del config.data.published
-    with pytest.raises(ValueError, match=r"lacks data\.published: it was written by another version"):
+        del config.data.generator
+    with pytest.raises(ValueError, match=r"lacks data\.generator: it was written by another version"):
         build_experiment(config)
 
 

@@ -16,7 +16,9 @@ def init(module, size):
     return jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((size, size, 1)), jnp.zeros(module.hidden_size))
 
 
-@pytest.mark.parametrize(("module", "size", "expected"), [(FLYING_SHAPES, 28, 3_403_389), (FLYING_MNIST, 24, 1_835_091)])
+@pytest.mark.parametrize(
+    ("module", "size", "expected"), [(FLYING_SHAPES, 28, 3_403_389), (FLYING_MNIST, 24, 1_835_091)]
+)
 def test_number_of_weights_is_the_original_programs(module, size, expected):
     assert sum(leaf.size for leaf in jax.tree.leaves(init(module, size))) == expected
 

@@ -13,7 +13,7 @@ from nem_jax.data.mnist import Digits
 from nem_jax.data.scene import compose, paste
 from nem_jax.data.split import SPLITS
 
-NUM_TRAINING, NUM_TEST, HEIGHT, WIDTH = 30, 7, 5, 4
+NUM_TRAINING, NUM_TEST, HEIGHT, WIDTH = 30, 7, 5, 3
 SIZES, NUM_FRAMES, IMAGE_SIZE = (40, 9, 8), 6, 11
 
 
@@ -163,6 +163,16 @@ def test_positions_are_uniform(pairs):
         assert np.abs(counts - 6000 / len(counts)).max() < 4 * np.sqrt(6000 / len(counts))
 
 
+def test_velocities_are_drawn_apart_from_positions_and_digits(pairs):
+    """One key for two of them would show: x has 9 values, and then its remainder by 3 would be the velocity."""
+    x, vx = pairs.objects.positions[:, 0, :, 1], pairs.objects.velocities[:, 0, :, 1]
+    inside = (x > 0) & (x < IMAGE_SIZE - WIDTH)  # not turned at once
+    for remainder in range(3):
+        for kind in (inside & (x % 3 == remainder), inside & (drawn_numbers(pairs) % 3 == remainder)):
+            for value in (-1, 0, 1):
+                assert abs((vx[kind] == value).mean() - 1 / 3) < 4 * np.sqrt(2 / 9 / kind.sum()) < 0.1
+
+
 def test_sequences_come_back_from_their_file(tmp_path):
     hdf5.write_hdf5(tmp_path / "digits.h5", POOLED, batch_size=7)
     for limit in (hdf5.MAX_RESIDENT_BYTES, 0):
@@ -180,8 +190,8 @@ REFUSED = {
     "pool": ({"digit_pool": 31}, r"data\.digit_pool must be from 1 to the 30 training digits, got 31"),
     "no pool": ({"digit_pool": 0}, r"data\.digit_pool must be from 1 to the 30 training digits, got 0"),
     "more than fit": (
-        {"num_objects": 13},
-        r"data\.num_objects is 13, but only 12 digits of 5x4 fit into 11x11 pixels, which they may cover twice",
+        {"num_objects": 17},
+        r"data\.num_objects is 17, but only 16 digits of 5x3 fit into 11x11 pixels, which they may cover twice",
     ),
     "more than pooled": (
         {"num_objects": 3, "digit_pool": 2},
@@ -200,6 +210,6 @@ def test_what_cannot_be_drawn_is_refused(fault):
 
 def test_the_least_and_the_most_are_served():
     assert make(image_size=5, num_objects=1).image_shape == (5, 5, 1)
-    assert make(num_objects=12, digit_pool=30).num_groups == 12
+    assert make(num_objects=16, digit_pool=30).num_groups == 16
     three = Digits(*(np.ones((6, 14, 14), np.float32) for _ in range(2)))
     assert flying_mnist(0, SIZES, 51, three, num_objects=3, image_size=24, digit_pool=6).num_frames == 51

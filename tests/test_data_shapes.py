@@ -206,12 +206,16 @@ def test_statistics_of_flying_shapes(flying):
         assert abs(per_image.mean() - 0.160) < 4 * per_image.std() / np.sqrt(300) + 0.0005 < 0.16 * 0.15
 
 
-def test_velocities_are_drawn_apart_from_types_and_positions(flying):
-    start, velocity = flying.objects.positions[:, 0], flying.objects.velocities[:, 0]
-    inside = (start > 0) & (start < 16)  # not turned at once
-    for value in (-1, 0, 1):
-        low, high = ((velocity == value)[inside & near] for near in (start < 8, start >= 8))
-        assert abs(low.mean() - high.mean()) < 4 * np.sqrt(2 / 9 * (1 / low.size + 1 / high.size))
+def test_velocities_are_drawn_apart_from_types_and_positions():
+    """One key for both would show: y has 18 values at 24x24, and then its remainder by 3 would be the velocity."""
+    dataset = shapes.flying_shapes(0, (1000, 1, 1), 1, image_size=24)
+    objects = batched(dataset)(dataset.splits["training"].source, jnp.arange(1000)).objects
+    y, vy = np.asarray(objects.positions)[:, 0, :, 0], np.asarray(objects.velocities)[:, 0, :, 0]
+    square = np.asarray(objects.masks).sum(axis=(3, 4, 5))[:, 0] == 40
+    inside = (y > 0) & (y < 17)  # not turned at once
+    for kind in (inside & square, inside & ~square, *(inside & (y % 3 == remainder) for remainder in range(3))):
+        for value in (-1, 0, 1):
+            assert abs((vy[kind] == value).mean() - 1 / 3) < 4 * np.sqrt(2 / 9 / kind.sum()) < 0.1
 
 
 def test_flying_shapes_come_back_from_their_file(tmp_path):

@@ -75,6 +75,35 @@ def test_one_command_trains_scores_and_says_where_everything_is(finished):
     assert set(result["versions"]) >= {"python", "jax", "flax"}
 
 
+@pytest.mark.parametrize("experiment", ["flying_shapes", "flying_mnist"])
+def test_sequences_train_from_the_command_line(launch, tmp_path, experiment):
+    """Flying MNIST's has two stages; each has its own directory, and the result names both."""
+    config = f"--config=experiments/{experiment}/config.py:smoke"
+    done = launch(f"experiments.{experiment}.run", config, f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "run" / RESULT).read_text())
+    assert result["protocol"]["scored_steps"] == "mean over all, and the last"
+    assert result["epochs"] == 2
+    if experiment == "flying_mnist":
+        assert [stage["epochs"] for stage in result["stages"]] == [1, 1]
+        first, second = (records(tmp_path / "run" / f"stage_{number}")[0] for number in (1, 2))
+        assert first["step"] == second["step"] == 6
+        assert second["valid_total"] < first["valid_total"]
+
+
+def test_nothing_is_scored_before_the_first_epoch(launch, tmp_path):
+    assert_one_sentence(train(launch, tmp_path / "run", "--stop_now"), "no epoch is finished")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_start_from_weights_that_are_not_there_is_refused(launch, tmp_path):
+    done = train(launch, tmp_path / "run", f"--config.training.init_from={tmp_path / 'nowhere'}")
+    assert_one_sentence(done, "training.init_from must be a run with a checkpoint or one of ")
+    done = train(launch, tmp_path / "run", "--config.training.init_from=static_shapes_rnn_em")
+    assert_one_sentence(done, "training.init_from: the weights in static_shapes_rnn_em are those of another network")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.smoke
 def test_the_weights_are_scored_again_with_other_k_and_t(finished, launch, tmp_path):
     path, _ = finished

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nem_jax import losses
-from nem_jax import em
+from nem_jax import em, losses
 from nem_jax.distributions import Bernoulli
 from nem_jax.networks.cells import NEMCell
 from nem_jax.types import EMState

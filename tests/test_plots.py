@@ -1,9 +1,12 @@
 """Figures from arrays."""
 
+import matplotlib.colors
 import numpy as np
+import PIL.Image
+import PIL.ImageSequence
 import pytest
 
-from nem_jax import plots
+from nem_jax import charts, plots
 
 
 def test_a_sure_pixel_has_its_components_colour():
@@ -35,3 +38,140 @@ def test_the_overview_has_a_row_for_each_component(tmp_path, channels):
     assert [axis.get_ylabel() for axis in figure.axes[::2]][-4:] == ["psi 1", "psi 2", "psi 3", "psi 4"]
     figure.savefig(tmp_path / "overview.png")
     assert (tmp_path / "overview.png").stat().st_size > 5_000
+
+
+NUM_STEPS, NUM_COMPONENTS = 5, 2
+
+
+def _trajectory(channels=1, seed=0):
+    """x, gamma, psi and x_noisy, with every axis of a different length."""
+    random = np.random.RandomState(seed)
+    gamma = random.dirichlet(np.ones(NUM_COMPONENTS), (NUM_STEPS, 6, 7)).transpose(0, 3, 1, 2)[..., None]
+    psi = random.rand(NUM_STEPS, NUM_COMPONENTS, 6, 7, channels)
+    x, x_noisy = random.rand(2, NUM_STEPS, 6, 7, channels)
+    return x, gamma, psi, x_noisy
+
+
+def _drawn(figure, columns):
+    """[rows][columns] arrays that imshow got."""
+    images = [axis.images[0].get_array() for axis in figure.axes]
+    return [images[row : row + columns] for row in range(0, len(images), columns)]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_sequence_shows_gamma_first_and_the_target_last(channels):
+    x, gamma, psi, x_noisy = _trajectory(channels)
+    figure = plots.sequence(x, gamma, psi, x_noisy)
+    rows = _drawn(figure, NUM_STEPS)
+    expected = [[plots.colour_gamma(g) for g in gamma], psi[:, 0], psi[:, 1], x_noisy, x]
+    assert len(rows) == len(expected)
+    for row, images in zip(rows, expected, strict=True):
+        for found, image in zip(row, images, strict=True):
+            np.testing.assert_array_equal(found, image.squeeze())
+    labels = [axis.get_ylabel() for axis in figure.axes[::NUM_STEPS]]
+    assert labels == ["gamma", "psi 1", "psi 2", "with noise", "target"]
+    assert [axis.get_title() for axis in figure.axes[: NUM_STEPS + 1]] == ["1", "2", "3", "4", "5", ""]
+
+
+def test_a_sequence_without_noise_has_no_row_for_it():
+    x, gamma, psi, _ = _trajectory()
+    figure = plots.sequence(x, gamma, psi)
+    assert [axis.get_ylabel() for axis in figure.axes[::NUM_STEPS]] == ["gamma", "psi 1", "psi 2", "target"]
+
+
+@pytest.mark.parametrize(("every", "steps"), [(2, [0, 2, 4]), (3, [1, 4]), (9, [4])])
+def test_a_thinned_sequence_ends_with_the_last_step(every, steps):
+    x, gamma, psi, _ = _trajectory()
+    figure = plots.sequence(x, gamma, psi, every=every)
+    assert [axis.get_title() for axis in figure.axes[: len(steps)]] == [str(t + 1) for t in steps]
+    rows = _drawn(figure, len(steps))
+    np.testing.assert_array_equal(rows[-1], x[steps, ..., 0])
+    np.testing.assert_array_equal(rows[2], psi[steps, 1, ..., 0])
+
+
+def test_means_outside_the_unit_interval_are_drawn_as_its_ends():
+    image = np.array([-1.0, 0.5, 2.0]).reshape(1, 1, 3)
+    figure = plots.image_grid([("", [image])])
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), [[[0, 0.5, 1]]])
+
+
+def test_rows_of_different_length_are_refused(tmp_path):
+    x, gamma, psi, _ = _trajectory()
+    with pytest.raises(ValueError, match="'target': 4"):
+        plots.sequence(x[:-1], gamma, psi, every=2)
+    with pytest.raises(ValueError, match="'b': 4"):
+        plots.write_animation(tmp_path / "a.gif", [("a", x), ("b", x[:-1])])
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="zip"):
+        plots.image_grid([("", x)], ["one title"])
+
+
+def test_an_animation_has_a_frame_for_each_step(tmp_path):
+    """Panel 1 goes from black to white, panel 2 from white to black; colours stay what they are."""
+    grey = np.linspace(0, 1, 4)[:, None, None, None] * np.ones((4, 6, 7, 1))
+    red = np.ones((4, 6, 7, 1)) * np.array([1.0, 0, 0])
+    plots.write_animation(tmp_path / "a.gif", [("up", grey), ("down", 1 - grey), ("red", red)], fps=5)
+    with PIL.Image.open(tmp_path / "a.gif") as gif:
+        assert gif.n_frames == 4
+        assert (gif.info["duration"], gif.info["loop"]) == (200, 0)
+        frames = [np.asarray(frame.convert("RGB"), int) for frame in PIL.ImageSequence.Iterator(gif)]
+    for t, frame in enumerate(frames):
+        row = frame[frame.shape[0] * 2 // 3]  # below the labels, through the middle of each image
+        up, down, third = (row[row.shape[0] * n // 6] for n in (1, 3, 5))
+        np.testing.assert_allclose(up, 85 * t, atol=8)
+        np.testing.assert_allclose(down, 255 - 85 * t, atol=8)
+        np.testing.assert_allclose(third, [255, 0, 0], atol=8)
+
+
+def test_the_panels_of_a_sequence_are_animated_as_they_are(tmp_path):
+    plots.write_animation(tmp_path / "a.gif", plots.sequence_panels(*_trajectory(3)))
+    with PIL.Image.open(tmp_path / "a.gif") as gif:
+        assert gif.n_frames == NUM_STEPS
+
+
+def test_a_curve_is_the_mean_in_the_shade_of_its_quartiles(tmp_path):
+    mean = np.array([0.2, 0.5, 0.9, 0.7])
+    figure = charts.curve({"ours": (mean, mean - 0.1, mean + 0.05), "K = 5": (mean[:3], mean[:3], mean[:3])}, "AMI", 3)
+    (axis,) = figure.axes
+    ours, other, trained = axis.lines
+    np.testing.assert_array_equal(ours.get_xydata(), np.stack([[1, 2, 3, 4], mean], axis=1))
+    np.testing.assert_array_equal(other.get_xydata(), np.stack([[1, 2, 3], mean[:3]], axis=1))
+    np.testing.assert_array_equal(trained.get_xdata(), [3, 3])
+    outline = axis.collections[0].get_paths()[0].vertices
+    for step in range(4):
+        heights = outline[outline[:, 0] == step + 1, 1]
+        np.testing.assert_allclose([heights.min(), heights.max()], [mean[step] - 0.1, mean[step] + 0.05])
+    np.testing.assert_allclose(axis.collections[0].get_facecolor()[0, :3], ours.get_color())
+    figure.savefig(tmp_path / "curve.png")
+    assert all(tick == int(tick) for tick in axis.get_xticks())
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("time step", "AMI")
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["ours", "K = 5"]
+
+
+def test_a_curve_need_not_say_how_long_training_was():
+    (axis,) = charts.curve({"a": (np.ones(2), np.zeros(2), np.ones(2))}, "AMI").axes
+    assert len(axis.lines) == 1
+
+
+def test_bars_stand_side_by_side_with_their_deviations(tmp_path):
+    series = {"paper": [(0.97, 0.02), (0.5, np.nan), (0.7, 0.0)], "ours": [(0.98, 0.01), (0.6, 0.1), (np.nan, np.nan)]}
+    figure = charts.bars(["N-EM", "RNN-EM", "Tagger"], series, "AMI")
+    (axis,) = figure.axes
+    paper, ours = (container for container in axis.containers if hasattr(container, "patches"))
+    assert [bar.get_height() for bar in paper] == [0.97, 0.5, 0.7]
+    np.testing.assert_array_equal([bar.get_height() for bar in ours], [0.98, 0.6, np.nan])
+    for group, (left, right) in enumerate(zip(paper, ours, strict=True)):
+        assert left.get_x() + left.get_width() == pytest.approx(right.get_x())
+        assert right.get_x() == pytest.approx(group)  # the tick between the two
+    (lines,) = ours.errorbar.lines[2]
+    np.testing.assert_allclose(lines.get_segments()[1][:, 1], [0.5, 0.7])
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["N-EM", "RNN-EM", "Tagger"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["paper", "ours"]
+    assert axis.get_ylabel() == "AMI"
+    assert matplotlib.colors.to_rgb(paper[0].get_facecolor()) == pytest.approx(plots.PALETTE[0])
+    figure.savefig(tmp_path / "bars.png")
+
+
+def test_bars_of_the_wrong_number_are_refused():
+    with pytest.raises(ValueError, match="'ours' has 1 entries for 2 groups"):
+        charts.bars(["a", "b"], {"ours": [(1.0, 0.0)]}, "AMI")

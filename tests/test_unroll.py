@@ -62,9 +62,10 @@ def test_unroll_equals_a_numpy_loop(problem, run, options):
 
 
 @pytest.mark.parametrize(
-    "options", [{"scan_unroll": NUM_STEPS}, {"remat": "elementwise"}, {"remat": "all"}, {"scan_unroll": 2, "remat": "all"}],
+    "options",
+    [{"scan_unroll": NUM_STEPS}, {"remat": "elementwise"}, {"remat": "all"}, {"scan_unroll": 2, "remat": "all"}],
     ids=str,
-)  # fmt: skip
+)
 def test_options_change_no_gradient(problem, run, options):
     def loss(params, options):
         trajectory = run(params, problem.state, problem.x_noisy, problem.x, **options)

@@ -21,14 +21,21 @@ def contents(path):
 def test_a_new_directory_gets_the_configuration(tmp_path):
     open_workdir(tmp_path / "a" / "b", get_config("smoke"))
     assert json.loads((tmp_path / "a" / "b" / CONFIG).read_text())["name"] == "smoke"
-    assert json.loads((tmp_path / "a" / "b" / PROVENANCE).read_text()) == {"git_revision": "first"}
+    assert workdir.read_provenance(tmp_path / "a" / "b") == {"git_revision": "first"}
 
 
 def test_the_same_configuration_resumes_and_changes_nothing(tmp_path):
     open_workdir(tmp_path, get_config("smoke"))
     before = contents(tmp_path)
-    workdir.open_workdir(tmp_path, get_config("smoke"), {"git_revision": "later"})
+    open_workdir(tmp_path, get_config("smoke"))
     assert contents(tmp_path) == before
+
+
+def test_a_start_by_other_code_is_recorded(tmp_path):
+    open_workdir(tmp_path, get_config("smoke"))
+    workdir.open_workdir(tmp_path, get_config("smoke"), {"git_revision": "later"})
+    first = {"git_revision": "first"}
+    assert workdir.read_provenance(tmp_path) == {"git_revision": "later", "earlier_starts": [first]}
 
 
 def refused(path, config, match):

@@ -1,16 +1,6 @@
 """Train and score a configuration of static shapes; config.py shows the command."""
 
-from absl import flags
-from ml_collections import config_flags
-
-from nem_jax.launch import launch
-from nem_jax.training.run import run
-
-_CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "directory: new, or of the same run to resume", required=True)
-
-_STOP_NOW = flags.DEFINE_boolean("stop_now", False, "train no further: score the best weights so far and end the run")
-flags.mark_flag_as_required("config")
+from experiments.train import main
 
 if __name__ == "__main__":
-    launch(lambda: run(_CONFIG.value, _WORKDIR.value, _STOP_NOW.value))
+    main()

@@ -60,9 +60,10 @@ def conv(
         stride: on both axes.
         padding: zeros (before, after), on both axes.
     """
-    batch, image = x.shape[:-3], x.shape[-3:]
-    geometry = Geometry(image[:2], kernel.shape[:2], stride, padding)
-    return _conv_p.bind(x.reshape(-1, *image), kernel, geometry=geometry).reshape(*batch, *geometry.output, -1)
+    *batch, height, width, channels = x.shape
+    geometry = Geometry((height, width), (kernel.shape[0], kernel.shape[1]), stride, padding)
+    y = _conv_p.bind(x.reshape(-1, height, width, channels), kernel, geometry=geometry)
+    return y.reshape(*batch, *geometry.output, -1)
 
 
 def upsample_conv(x: Float[Array, "*n H W I"], kernel: Float[Array, "4 4 I O"]) -> Float[Array, "*n 2*H 2*W O"]:
@@ -111,7 +112,9 @@ def _conv_input_cpu(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.
     """A convolution of y, its pixels `stride` apart, with the kernel turned round."""
     padding = []
     for size, taps, outputs in zip(geometry.image, geometry.kernel, geometry.output, strict=True):
-        padding.append((taps - 1 - geometry.padding[0], size - 1 + geometry.padding[0] - (outputs - 1) * geometry.stride))
+        padding.append(
+            (taps - 1 - geometry.padding[0], size - 1 + geometry.padding[0] - (outputs - 1) * geometry.stride)
+        )
     turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
     dilation = (geometry.stride,) * 2
     return jax.lax.conv_general_dilated(

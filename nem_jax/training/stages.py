@@ -60,7 +60,9 @@ def initial_params(experiment: Experiment) -> Params | None:
             _, params = restore_run(Path(source))
         except ValueError as error:
             names = ", ".join(pretrained_names())
-            raise ValueError(f"training.init_from must be a run with a checkpoint or one of {names}: {error}") from error
+            raise ValueError(
+                f"training.init_from must be a run with a checkpoint or one of {names}: {error}"
+            ) from error
     expected = jax.eval_shape(experiment.model.init, jax.random.key(0))
     if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, expected):
         raise ValueError(f"training.init_from: the weights in {source} are those of another network")

@@ -81,7 +81,9 @@ class ConvRNNEM(nn.Module):
             psi = flat.unflatten(0, (batch, num_components))
             if self.binary:
                 likelihood = target * psi + (1 - target) * (1 - psi)
-                cost = functional.binary_cross_entropy(psi.clamp(CLIP, 1 - CLIP), target.expand_as(psi), reduction="none")
+                cost = functional.binary_cross_entropy(
+                    psi.clamp(CLIP, 1 - CLIP), target.expand_as(psi), reduction="none"
+                )
                 prior = -(1 - psi).clamp(min=CLIP).log()
             else:
                 likelihood = torch.exp(-0.5 * ((target - psi) / E_SIGMA) ** 2) / (E_SIGMA * (2 * torch.pi) ** 0.5)

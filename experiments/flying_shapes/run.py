@@ -1,0 +1,6 @@
+"""Train and score a configuration of flying shapes; config.py shows the command."""
+
+from experiments.train import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Numbers to figures: the papers' curves and tables. Imports matplotlib, NumPy and the colours of `nem_jax.plots`."""
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from nem_jax.plots import PALETTE
+
+
+def curve(
+    curves: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], ylabel: str, trained_steps: int | None = None
+) -> Figure:
+    """N-EM's figure 6: a score at each time step, its mean as a line in the shade of its quartiles.
+
+    Args:
+        curves: for each label the mean and the lower and upper quartile, `[T]` each; T may differ.
+        ylabel: what is plotted.
+        trained_steps: a dashed line at this time step, the last seen in training.
+    """
+    figure = Figure(figsize=(6, 4), dpi=100, layout="constrained")
+    axis = figure.subplots()
+    for index, (label, (mean, lower, upper)) in enumerate(curves.items()):
+        steps, colour = np.arange(1, len(mean) + 1), PALETTE[index % len(PALETTE)]
+        axis.plot(steps, mean, color=colour, label=label)
+        axis.fill_between(steps, lower, upper, color=colour, alpha=0.2, linewidth=0)
+    if trained_steps is not None:
+        axis.axvline(trained_steps, color="black", linestyle="--", linewidth=1)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_xlabel("time step")
+    axis.set_ylabel(ylabel)
+    axis.legend()
+    return figure
+
+
+def bars(groups: list[str], series: dict[str, list[tuple[float, float]]], ylabel: str) -> Figure:
+    """Grouped bars with error bars: N-EM's table 1 or figure 5, the paper's numbers beside ours.
+
+    Args:
+        groups: labels on the x axis.
+        series: for each label in the legend the (mean, standard deviation) in each group, nan where unknown.
+        ylabel: what is plotted.
+
+    Raises:
+        ValueError: if a series has not one entry for each group.
+    """
+    figure = Figure(figsize=(1.5 + 0.6 * len(groups) * len(series), 4), dpi=100, layout="constrained")
+    axis = figure.subplots()
+    width = 0.8 / len(series)
+    for index, (label, entries) in enumerate(series.items()):
+        if len(entries) != len(groups):
+            raise ValueError(f"{label!r} has {len(entries)} entries for {len(groups)} groups")
+        means, deviations = np.array(entries, float).T
+        left = np.arange(len(groups)) + (index - (len(series) - 1) / 2) * width
+        axis.bar(left, means, width, yerr=deviations, capsize=3, color=PALETTE[index % len(PALETTE)], label=label)
+    axis.set_xticks(np.arange(len(groups)), groups)
+    axis.set_ylabel(ylabel)
+    figure.legend(loc="outside upper center", ncols=len(series))
+    return figure
