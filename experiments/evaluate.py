@@ -60,7 +60,7 @@ def main() -> None:
         print_scores(scores)
     mean = {name: float(np.mean([scores[name] for scores in draws])) for name in draws[0]}
     std = {name: float(np.std([scores[name] for scores in draws])) for name in draws[0]}
-    print(f"over {len(draws)} draws: AMI (max) {mean['ami_max_last']:.4f} +- {std['ami_max_last']:.4f}")
+    print(f"over {len(draws)} draws: AMI (max) {mean['ami_max_mean']:.4f} +- {std['ami_max_mean']:.4f}")
     if _OUTPUT.value is not None:
         protocol = describe_protocol(model, dataset, _SPLIT.value, noise, _GAMMA_DRAWS.value)
         record = {"protocol": protocol, "mean": mean, "std": std, "draws": draws, **provenance.record()}

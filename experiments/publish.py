@@ -24,8 +24,8 @@ from nem_jax.training.workdir import OVERVIEW, RESULT, WEIGHTS, to_json, write_j
 
 _WORKDIRS = flags.DEFINE_list("workdirs", [], "directories of finished runs, one per seed")
 
-SCORES = {"ami_max": "ami_max_last", "ami_arithmetic": "ami_arithmetic_last", "ari": "ari_last", "loss": "total"}
-"""Published metric and the run's score that it is."""
+SCORES = {"ami_max": "ami_max_mean", "ami_arithmetic": "ami_arithmetic_mean", "ari": "ari_mean", "loss": "total"}
+"""Published metric and the run's score that it is: means over the scored steps, of which a static image has one."""
 
 
 def aggregate(results: list[dict[str, Any]], paper: dict[str, Any]) -> dict[str, Any]:
@@ -57,9 +57,10 @@ def aggregate(results: list[dict[str, Any]], paper: dict[str, Any]) -> dict[str,
 
 
 def learning_curve(workdir: Path) -> dict[str, list[float]]:
-    """Validation loss and AMI after each epoch, from the run's metrics.jsonl."""
-    records = [json.loads(line) for line in (workdir / METRICS).read_text().splitlines()]
-    columns = {"valid_loss": "valid_total", "valid_ami_max": "valid_ami_max_last"}
+    """Validation loss and AMI after each epoch, from the run's metrics.jsonl, of all its stages in order."""
+    files = sorted(workdir.glob(f"stage_*/{METRICS}")) or [workdir / METRICS]
+    records = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    columns = {"valid_loss": "valid_total", "valid_ami_max": "valid_ami_max_mean"}
     return {name: [round(record[column], 4) for record in records] for name, column in columns.items()}
 
 

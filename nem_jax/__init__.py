@@ -22,8 +22,10 @@ the number of hidden units. To change K, the noise or the cell of an experiment,
 """
 
 from nem_jax.corruption import bitflip, masked_uniform
+from nem_jax.data.flying_mnist import flying_mnist
 from nem_jax.data.hdf5 import load_hdf5, write_hdf5
-from nem_jax.data.shapes import static_shapes
+from nem_jax.data.mnist import load_mnist, load_sklearn_digits
+from nem_jax.data.shapes import flying_shapes, static_shapes
 from nem_jax.distributions import Bernoulli, Gaussian
 from nem_jax.em import e_step, em_step, init_state, masked_residual, update_theta
 from nem_jax.losses import (
@@ -38,12 +40,13 @@ from nem_jax.losses import (
 from nem_jax.metrics import Scores, ami, ari, confidence, segmentation_scores
 from nem_jax.model import NEM, example_loss, infer
 from nem_jax.pretrained import load_pretrained
-from nem_jax.types import Cell, EMState, Example, Trajectory
+from nem_jax.rollout import rollout, rollout_losses
+from nem_jax.types import Cell, EMState, Example, Objects, Trajectory
 from nem_jax.unroll import unroll
 
 __all__ = [  # noqa: RUF022 - by subject
     # records
-    "Cell", "EMState", "Example", "Trajectory",
+    "Cell", "EMState", "Example", "Objects", "Trajectory",
     # pixel distributions and input noise
     "Bernoulli", "Gaussian", "bitflip", "masked_uniform",
     # expectation maximisation
@@ -53,7 +56,7 @@ __all__ = [  # noqa: RUF022 - by subject
     # scores
     "Scores", "ami", "ari", "confidence", "segmentation_scores",
     # data
-    "load_hdf5", "static_shapes", "write_hdf5",
+    "flying_mnist", "flying_shapes", "load_hdf5", "load_mnist", "load_sklearn_digits", "static_shapes", "write_hdf5",
     # a whole model
-    "NEM", "example_loss", "infer", "load_pretrained",
+    "NEM", "example_loss", "infer", "load_pretrained", "rollout", "rollout_losses",
 ]  # fmt: skip

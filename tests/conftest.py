@@ -23,8 +23,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 STRICT_DTYPES = {
     f"test_{name}"
     for name in (
-        "cells", "conv_cell", "convolution", "corruption", "distributions", "em", "golden", "losses", "metrics", "model",
-        "n_em", "rollout", "unroll",
+        "cells", "conv_cell", "convolution", "corruption", "distributions", "em", "golden", "losses", "metrics",
+        "model", "n_em", "rollout", "unroll",
     )
 }  # fmt: skip
 """Modules that run none but our own arithmetic: optax's Adam (0.2.8) raises a float to an integer count."""

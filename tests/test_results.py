@@ -123,7 +123,7 @@ def test_the_demo_finds_a_directory(two_runs, tmp_path):
 
 
 def run_result(seed, ami, valid_loss):
-    scores = {"ami_max_last": ami, "ami_arithmetic_last": ami + 0.1, "ari_last": ami, "total": 9.0}
+    scores = {"ami_max_mean": ami, "ami_arithmetic_mean": ami + 0.1, "ari_mean": ami, "total": 9.0}
     config = {"experiment": "e", "name": "n", "seed": seed, "model": {"num_components": 4}}
     rest = {name: name for name in ("protocol", "git_revision", "command", "hardware", "versions")}
     return {"config": config, "scores": scores, "epochs": 3, "best_epoch": 2, "stopped_early": seed > 0,

@@ -1,11 +1,10 @@
-"""Flying MNIST (N-EM section 4.3): two handwritten digits that move through each other, 24x24 grey, next-step prediction.
+"""Flying MNIST (N-EM section 4.3): two digits that move through each other, 24x24 grey, next-step prediction.
 
-    python -m experiments.flying_mnist.run --config=experiments/flying_mnist/config.py:staged --workdir=runs/mnist_staged \\
-        --config.data.mnist_dir=DIRECTORY
+    python -m experiments.flying_mnist.run --config=experiments/flying_mnist/config.py:staged --workdir=runs/mnist
 
 Names: `direct` (all digits from the start), `staged` (20, then 500, then all digits), `smoke` (seconds, two stages, on
-scikit-learn's digits). `mnist_dir` holds the IDX files; without it scikit-learn downloads MNIST. Expected test AMI:
-`PAPER`.
+scikit-learn's digits). `--config.data.mnist_dir=DIRECTORY` holds MNIST's IDX files; else scikit-learn downloads it.
+Expected test AMI: `PAPER`.
 """
 
 from ml_collections import ConfigDict

@@ -106,8 +106,8 @@ def _describe_stage(training: Training, state: TrainState) -> dict[str, Any]:
 
 
 def print_scores(scores: dict[str, float]) -> None:
-    """The line that people look for."""
+    """The line that people look for: means over the scored steps."""
     print(
-        f"AMI {scores['ami_max_last']:.4f} (max), {scores['ami_arithmetic_last']:.4f} (arithmetic)   "
-        f"ARI {scores['ari_last']:.4f}   confidence {scores['confidence_last']:.4f}   loss {scores['total']:.2f}"
+        f"AMI {scores['ami_max_mean']:.4f} (max), {scores['ami_arithmetic_mean']:.4f} (arithmetic)   "
+        f"ARI {scores['ari_mean']:.4f}   confidence {scores['confidence_mean']:.4f}   loss {scores['total']:.2f}"
     )
