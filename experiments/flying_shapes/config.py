@@ -78,6 +78,6 @@ def get_config(name: str = "rnn_em_3_3") -> ConfigDict:
 
     if name == "smoke":
         data.num_training, data.num_validation, data.num_test = 96, 32, 32
-        model.num_steps, model.hidden_size, model.features, model.dense_size = 3, 8, (4, 6), 16
+        model.num_steps, model.hidden_size, model.features, model.dense_size = 3, 8, (4,), 16
         training.batch_size, training.max_epochs, training.log_interval = 16, 2, 3
     return config
