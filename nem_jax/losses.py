@@ -53,7 +53,12 @@ def total_loss(
 def loss_upper_bound(x: Float[Array, "H W C"], psi: Float[Array, "K H W C"], pixel_dist: PixelDist) -> Float[Array, ""]:
     """sum_i -log P(x_i | max_k psi_ik): the next-step error of N-EM's figure 5, which needs no gamma."""
     chex.assert_rank([x, psi], [3, 4])
-    return jnp.sum(pixel_dist.nll(x, jnp.max(psi, axis=0)))
+    return jnp.sum(pixel_dist.nll(x, predicted_frame(psi)))
+
+
+def predicted_frame(psi: Float[Array, "K H W C"]) -> Float[Array, "H W C"]:
+    """max_k psi_ik: the frame that `loss_upper_bound` scores (N-EM figure 5), without any gamma."""
+    return jnp.max(psi, axis=0)
 
 
 def step_weights(kind: str, num_steps: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from nem_jax import em, losses
 from nem_jax.distributions import PixelDist
+from nem_jax.losses import predicted_frame
 from nem_jax.model import NEM, infer, to_frames
 from nem_jax.types import Cell, EMState, Params, PRNGKey, Trajectory
 from nem_jax.unroll import unroll
@@ -27,11 +28,6 @@ class Rollout(NamedTuple):
     """`[R, ...]`, from the last observed state on."""
     x_noisy: Float[Array, "*b T H W C"]
     """What the observed steps read."""
-
-
-def predicted_frame(psi: Float[Array, "K H W C"]) -> Float[Array, "H W C"]:
-    """max_k psi_ik: the frame that `losses.loss_upper_bound` scores (N-EM figure 5), without any gamma."""
-    return jnp.max(psi, axis=0)
 
 
 def rollout_step(

@@ -10,7 +10,8 @@ import pytest
 
 from nem_jax import corruption, losses, model
 from nem_jax.distributions import Bernoulli
-from nem_jax.rollout import predicted_frame, rollout, rollout_losses, rollout_step
+from nem_jax.losses import predicted_frame
+from nem_jax.rollout import rollout, rollout_losses, rollout_step
 
 NUM_STEPS, NUM_AHEAD, SHAPE, HIDDEN_SIZE = 3, 4, (5, 6, 2), 7
 SIZE = 5 * 6 * 2

@@ -8,7 +8,8 @@ Expected test AMI: `PAPER`.
 """
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+
+from experiments.recipe import base_config, shrink_sequences, use_convolutions
 
 NAMES = ("direct", "staged", "smoke")
 
@@ -32,57 +33,24 @@ STAGES = {
 
 def get_config(name: str = "direct") -> ConfigDict:
     """The configuration called `name`, one of `NAMES`."""
-    if name not in NAMES:
-        raise ValueError(f"config must be one of {', '.join(NAMES)}, got {name!r}")
-    config = ConfigDict()
-    config.experiment = "flying_mnist"
-    config.name = name
-    config.seed = 0  # weights, shuffling, input noise and initial gamma
-
-    config.data = data = ConfigDict()
-    data.path = placeholder(str)  # an HDF5 file in N-EM's layout, in the place of what follows; None: generate
+    config = base_config("flying_mnist", name, NAMES)
+    use_convolutions(config)
+    data, model = config.data, config.model
     data.generator = "flying_mnist"  # or 'static_mnist': one frame, repeated
-    data.seed = 0  # of generated data
-    data.digits = "mnist"  # or 'sklearn': real 8x8 digits that come with scikit-learn
-    data.mnist_dir = placeholder(str)  # holds MNIST's IDX files; None: scikit-learn downloads MNIST
-    data.digit_pool = placeholder(int)  # every split draws from the first so many training digits; None: from its own
-    data.image_size = 24  # pixels
+    data.digits = "mnist"
+    data.image_size = 24
     data.num_objects = 2
-    data.num_training, data.num_validation, data.num_test = 50_000, 10_000, 10_000
-
-    config.model = model = ConfigDict()
-    model.cell = "conv_rnn_em"
-    model.step_size_init = placeholder(str)  # of the n_em cell
-    model.hidden_size = 250  # M
-    model.features = (32, 64, 128)  # channels of the encoder's convolutions; the decoder mirrors them
-    model.dense_size = 512
+    model.features = (32, 64, 128)
     model.normalise_input = True
-    model.num_components = 2  # K
-    model.num_steps = 20  # T
-    model.lookahead = 1  # step t predicts frame t + 1; 0: frame t
+    model.num_components = 2
     model.pixel_dist = "gaussian"
-    model.e_sigma = 0.25  # standard deviation in the E-step; the paper's text says variance 0.25, which is 0.5
-    model.epsilon = 1e-6  # added to the likelihoods in the E-step
+    model.e_sigma = 0.25  # the paper's text says variance 0.25, which is 0.5
     model.noise = "masked_uniform"
-    model.noise_prob = 0.2
-    model.gradient_gamma = False
-    model.step_weights = "all"
     model.inter_weight = 0.2
-
     config.stages = STAGES[name]
-    config.training = training = ConfigDict()
-    training.init_from = placeholder(str)  # a run's directory or pretrained weights; None: random weights
-    training.learning_rate = 5e-4
-    training.batch_size = 64
-    training.max_epochs = 500
-    training.patience = 10  # epochs without a better validation loss
-    training.log_interval = 11  # steps between two visits of the host; 781 steps an epoch
-    training.scan_unroll = 1  # EM steps per loop body; None: all
-    training.remat = "elementwise"  # what the backward pass computes again; 'all' takes the least memory
-    training.figure_interval = 1  # epochs between two overview figures in TensorBoard
-
+    config.training.learning_rate = 5e-4
     if name == "smoke":
-        data.digits, data.image_size, data.num_training, data.num_validation, data.num_test = "sklearn", 16, 96, 32, 32
-        model.num_steps, model.hidden_size, model.features, model.dense_size = 3, 8, (4,), 16
-        training.batch_size, training.max_epochs, training.log_interval = 16, 1, 3
+        shrink_sequences(config)
+        data.digits, data.image_size = "sklearn", 16
+        config.training.max_epochs = 1
     return config

@@ -9,7 +9,8 @@ Every field can be set on the command line: `--config.model.num_components=5`.
 """
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+
+from experiments.recipe import base_config
 
 NAMES = ("rnn_em", "n_em", "rnn_em_k3", "n_em_k3", "rnn_em_20x20", "demo", "smoke")
 
@@ -18,60 +19,25 @@ _N_EM = {"where": "N-EM section 4.1", "ami_max": {"mean": 0.475, "std": 0.043}}
 PAPER = {"rnn_em": _RNN_EM, "rnn_em_k3": _RNN_EM, "n_em": _N_EM, "n_em_k3": _N_EM}
 """What the paper reports, over five runs."""
 
-
 SECTION_4_1 = ("rnn_em", "n_em")
 """The configurations that section 4.1 compares, five seeds each: sweep.py."""
 
 
 def get_config(name: str = "rnn_em") -> ConfigDict:
     """The configuration called `name`, one of `NAMES`."""
-    if name not in NAMES:
-        raise ValueError(f"config must be one of {', '.join(NAMES)}, got {name!r}")
-    config = ConfigDict()
-    config.experiment = "static_shapes"
-    config.name = name
-    config.seed = 0  # weights, shuffling, input noise and initial gamma
-
-    config.data = data = ConfigDict()
-    data.path = placeholder(str)  # an HDF5 file in N-EM's layout, in the place of what follows; None: generate
-    data.generator = "static_shapes"  # or 'published_shapes': 20x20, bit for bit (image_size 20), and others
-    data.seed = 0  # of generated data
-    data.digits, data.mnist_dir, data.digit_pool = placeholder(str), placeholder(str), placeholder(int)  # no digits
-    data.image_size = 28  # pixels
-    data.num_objects = 3
-    data.num_training, data.num_validation, data.num_test = 50_000, 10_000, 10_000
-
-    config.model = model = ConfigDict()
-    model.cell = "n_em" if name.startswith("n_em") else "rnn_em"
-    model.step_size_init = placeholder(str)  # of the n_em cell: 'positive', or 'original' (half of the runs negative)
-    if model.cell == "n_em":
-        model.step_size_init = "positive"
-    model.hidden_size = 250  # M
-    model.num_components = 3 if name.endswith("_k3") else 4  # K
-    model.features, model.dense_size, model.normalise_input = placeholder(tuple), placeholder(int), placeholder(bool)
-    model.num_steps = 15  # T
-    model.lookahead = 1  # step t predicts frame t + 1; 0: frame t. Static images are the same either way
-    model.pixel_dist = "bernoulli"
-    model.e_sigma = placeholder(float)  # of pixel_dist 'gaussian': standard deviation in the E-step
-    model.epsilon = 1e-6  # added to the likelihoods in the E-step
-    model.noise = "bitflip"
+    config = base_config("static_shapes", name, NAMES)
+    data, model, training = config.data, config.model, config.training
+    data.generator = "static_shapes"  # or 'published_shapes': 20x20, bit for bit (image_size 20)
+    model.cell = "rnn_em"
+    if name.startswith("n_em"):
+        model.cell, model.step_size_init = "n_em", "positive"
+    model.num_components = 3 if name.endswith("_k3") else 4
+    model.num_steps = 15
     model.noise_prob = 0.1
     model.gradient_gamma = True
     model.step_weights = "last"
-    model.inter_weight = 1.0
-
-    config.stages = ()
-    config.training = training = ConfigDict()
-    training.init_from = placeholder(str)  # a run's directory or pretrained weights; None: random weights
-    training.learning_rate = 1e-3
-    training.batch_size = 64
-    training.max_epochs = 500
-    training.patience = 10  # epochs without a better validation loss
-    training.log_interval = 71  # steps between two visits of the host; 781 steps an epoch
-    training.scan_unroll = placeholder(int)  # EM steps per loop body; None: all
-    training.remat = "none"  # what the backward pass computes again: 'none', 'elementwise' or 'all', to save memory
-    training.figure_interval = 10  # epochs between two overview figures in TensorBoard
-
+    training.log_interval = 71
+    training.figure_interval = 10
     _vary(name, data, model, training)
     return config
 

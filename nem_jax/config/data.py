@@ -15,8 +15,9 @@ from nem_jax.data.published_shapes import published_shapes
 from nem_jax.data.split import SPLITS, Dataset
 from nem_jax.metrics import MAX_PIXELS
 
-GENERATORS = ("static_shapes", "published_shapes", "flying_shapes", "static_mnist", "flying_mnist")
+SHAPE_GENERATORS = ("static_shapes", "flying_shapes")
 MNIST_GENERATORS = ("static_mnist", "flying_mnist")
+GENERATORS = (*SHAPE_GENERATORS, "published_shapes", *MNIST_GENERATORS)
 DIGITS = ("mnist", "sklearn")
 MAX_SEED = 2**32 - 1
 
@@ -28,22 +29,22 @@ def build_data(config: ConfigDict) -> Load:
     data = config.data
     integer(config, "data.seed", 0, MAX_SEED)
     integer(config, "data.num_objects", 1)
-    integer(config, "data.image_size", 1, math.isqrt(MAX_PIXELS))
+    choice(config, "data.generator", GENERATORS)
+    smallest = shapes.MIN_IMAGE_SIZE if data.generator in SHAPE_GENERATORS else 1
+    integer(config, "data.image_size", smallest, math.isqrt(MAX_PIXELS))
     for split in SPLITS:
         integer(config, f"data.num_{split}", 1)
-    choice(config, "data.generator", GENERATORS)
     sizes = (data.num_training, data.num_validation, data.num_test)
-    generate = _build_generator(config, sizes)
+    num_frames = config.model.num_steps + config.model.lookahead
+    generate = _build_generator(config, sizes, num_frames)
     if value(config, "data.path") is None:
         return generate
-    num_frames = config.model.num_steps + config.model.lookahead
     load = functools.partial(load_hdf5, Path(data.path), sizes, num_frames=num_frames)
     return lambda: _checked(load(), data.image_size, data.num_objects)
 
 
-def _build_generator(config: ConfigDict, sizes: tuple[int, int, int]) -> Load:
+def _build_generator(config: ConfigDict, sizes: tuple[int, int, int], num_frames: int) -> Load:
     data, generator = config.data, config.data.generator
-    num_frames = config.model.num_steps + config.model.lookahead
     of_digits = "data.generator is 'static_mnist' or 'flying_mnist'"
     given_only_if(config, "data.digits", generator in MNIST_GENERATORS, of_digits)
     if generator in MNIST_GENERATORS:
@@ -54,7 +55,6 @@ def _build_generator(config: ConfigDict, sizes: tuple[int, int, int]) -> Load:
             raise ValueError(f"{field} is given, but used only if {of_digits}")
     if generator == "published_shapes":
         return lambda: _checked(published_shapes(sizes), data.image_size, data.num_objects)
-    integer(config, "data.image_size", shapes.MIN_IMAGE_SIZE, math.isqrt(MAX_PIXELS))
     if generator == "flying_shapes":
         return functools.partial(shapes.flying_shapes, data.seed, sizes, num_frames, data.num_objects, data.image_size)
     return functools.partial(shapes.static_shapes, data.seed, sizes, data.num_objects, data.image_size)

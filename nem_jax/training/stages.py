@@ -28,13 +28,12 @@ def restore_run(workdir: Path) -> tuple[ConfigDict, Params]:
     Raises:
         ValueError: there is no run, or none of its stages has finished an epoch.
     """
-    if not (workdir / CONFIG).exists():
-        raise ValueError(f"workdir {workdir} holds no run with a checkpoint")
-    config = ConfigDict(json.loads((workdir / CONFIG).read_text()))
-    stages = build_stages(config)
-    for experiment, path in reversed(list(zip(stages, stage_paths(workdir, len(stages)), strict=True))):
-        if has_checkpoint(path):
-            return config, restore_best(experiment, path)
+    if (workdir / CONFIG).exists():
+        config = ConfigDict(json.loads((workdir / CONFIG).read_text()))
+        stages = build_stages(config)
+        for experiment, path in reversed(list(zip(stages, stage_paths(workdir, len(stages)), strict=True))):
+            if has_checkpoint(path):
+                return config, restore_best(experiment, path)
     raise ValueError(f"workdir {workdir} holds no run with a checkpoint")
 
 
