@@ -34,8 +34,8 @@ def test_the_overview_has_a_row_for_each_component(tmp_path, channels):
     x = random.rand(2, 5, 6, channels)
     gamma = random.dirichlet(np.ones(4), (2, 5, 6)).transpose(0, 3, 1, 2)[..., None]
     figure = plots.overview(x, x, random.randint(0, 4, (2, 5, 6, 1)), gamma, random.rand(2, 4, 5, 6, channels))
-    assert len(figure.axes) == 2 * (5 + 4)
-    assert [axis.get_ylabel() for axis in figure.axes[::2]][-4:] == ["psi 1", "psi 2", "psi 3", "psi 4"]
+    assert [len(row) for row in _drawn(figure, 5, 6)] == [2] * (5 + 4)
+    assert _labels(figure)[-4:] == ["psi 1", "psi 2", "psi 3", "psi 4"]
     figure.savefig(tmp_path / "overview.png")
     assert (tmp_path / "overview.png").stat().st_size > 5_000
 
@@ -52,49 +52,69 @@ def _trajectory(channels=1, seed=0):
     return x, gamma, psi, x_noisy
 
 
-def _drawn(figure, columns):
-    """[rows][columns] arrays that imshow got."""
-    images = [axis.images[0].get_array() for axis in figure.axes]
-    return [images[row : row + columns] for row in range(0, len(images), columns)]
+def _drawn(figure, height=6, width=7):
+    """[rows][columns] images `[H, W, 3]` in the mosaic that imshow got; what lies between them must be white."""
+    mosaic = np.array(figure.axes[0].images[0].get_array())
+    tops, lefts = (range(0, mosaic.shape[axis], size + plots.GAP) for axis, size in ((0, height), (1, width)))
+    images = [[mosaic[y : y + height, x : x + width].copy() for x in lefts] for y in tops]
+    for y in tops:
+        for x in lefts:
+            mosaic[y : y + height, x : x + width] = 1
+    assert (mosaic == 1).all()
+    return images
+
+
+def _labels(figure):
+    return [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+
+
+def _titles(figure):
+    return [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_sequence_shows_gamma_first_and_the_target_last(channels):
     x, gamma, psi, x_noisy = _trajectory(channels)
     figure = plots.sequence(x, gamma, psi, x_noisy)
-    rows = _drawn(figure, NUM_STEPS)
+    rows = _drawn(figure)
     expected = [[plots.colour_gamma(g) for g in gamma], psi[:, 0], psi[:, 1], x_noisy, x]
     assert len(rows) == len(expected)
     for row, images in zip(rows, expected, strict=True):
         for found, image in zip(row, images, strict=True):
-            np.testing.assert_array_equal(found, image.squeeze())
-    labels = [axis.get_ylabel() for axis in figure.axes[::NUM_STEPS]]
-    assert labels == ["gamma", "psi 1", "psi 2", "with noise", "target"]
-    assert [axis.get_title() for axis in figure.axes[: NUM_STEPS + 1]] == ["1", "2", "3", "4", "5", ""]
+            np.testing.assert_array_equal(found, np.broadcast_to(image, (6, 7, 3)))
+    assert _labels(figure) == ["gamma", "psi 1", "psi 2", "with noise", "target"]
+    assert _titles(figure) == ["1", "2", "3", "4", "5"]
 
 
 def test_a_sequence_without_noise_has_no_row_for_it():
     x, gamma, psi, _ = _trajectory()
     figure = plots.sequence(x, gamma, psi)
-    assert [axis.get_ylabel() for axis in figure.axes[::NUM_STEPS]] == ["gamma", "psi 1", "psi 2", "target"]
+    assert _labels(figure) == ["gamma", "psi 1", "psi 2", "target"]
 
 
 @pytest.mark.parametrize(("every", "steps"), [(2, [0, 2, 4]), (3, [1, 4]), (9, [4])])
 def test_a_thinned_sequence_ends_with_the_last_step(every, steps):
     x, gamma, psi, _ = _trajectory()
     figure = plots.sequence(x, gamma, psi, every=every)
-    assert [axis.get_title() for axis in figure.axes[: len(steps)]] == [str(t + 1) for t in steps]
-    rows = _drawn(figure, len(steps))
-    np.testing.assert_array_equal(rows[-1], x[steps, ..., 0])
-    np.testing.assert_array_equal(rows[2], psi[steps, 1, ..., 0])
+    assert _titles(figure) == [str(t + 1) for t in steps]
+    rows = np.array(_drawn(figure))
+    np.testing.assert_array_equal(rows[-1][..., :1], x[steps])
+    np.testing.assert_array_equal(rows[2][..., :1], psi[steps, 1])
+
+
+def test_labels_and_titles_stand_at_the_middle_of_their_images():
+    x, gamma, psi, _ = _trajectory()
+    (axis,) = plots.sequence(x, gamma, psi).axes
+    np.testing.assert_allclose(axis.get_yticks(), 2.5 + np.arange(4) * (6 + plots.GAP))
+    np.testing.assert_allclose(axis.get_xticks(), 3 + np.arange(5) * (7 + plots.GAP))
 
 
 def test_means_outside_the_unit_interval_are_drawn_as_its_ends(caplog):
     """matplotlib would do so too, with a warning in the log for every coloured image."""
     values = np.array([-1.0, 0.5, 2.0])
-    figure = plots.image_grid([("", [values.reshape(1, 1, 3), values.reshape(1, 3, 1)])])
-    for axis in figure.axes:
-        np.testing.assert_array_equal(axis.images[0].get_array().ravel(), [0, 0.5, 1])
+    for image in (values.reshape(1, 1, 3), values.reshape(1, 3, 1)):
+        (((drawn,),),) = [_drawn(plots.image_grid([("", [image])]), *image.shape[:2])]
+        np.testing.assert_array_equal(drawn, np.broadcast_to(np.clip(image, 0, 1), drawn.shape))
     assert not caplog.records
 
 
@@ -105,7 +125,7 @@ def test_rows_of_different_length_are_refused(tmp_path):
     with pytest.raises(ValueError, match="'b': 4"):
         plots.write_animation(tmp_path / "a.gif", [("a", x), ("b", x[:-1])])
     assert not list(tmp_path.iterdir())
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="1 titles for 5 columns"):
         plots.image_grid([("", x)], ["one title"])
 
 
