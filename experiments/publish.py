@@ -33,7 +33,7 @@ def aggregate(results: list[dict[str, Any]], paper: dict[str, Any]) -> dict[str,
     first = results[0]
     seeds = [result["config"]["seed"] for result in results]
     for result in results:
-        if {**result["config"], "seed": 0} != {**first["config"], "seed": 0}:
+        if {**portable(result["config"]), "seed": 0} != {**portable(first["config"]), "seed": 0}:
             raise ValueError("workdirs must hold runs of one configuration, seeds apart")
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"workdirs must hold different seeds, got {seeds}")
@@ -44,7 +44,7 @@ def aggregate(results: list[dict[str, Any]], paper: dict[str, Any]) -> dict[str,
     per_run = ("epochs", "best_epoch", "stopped_early", "git_revision", "command")
     return {
         "experiment": first["config"]["experiment"],
-        "config": first["config"],
+        "config": portable(first["config"]),
         "protocol": first["protocol"],
         "metrics": metrics,
         "paper": paper,
@@ -54,6 +54,11 @@ def aggregate(results: list[dict[str, Any]], paper: dict[str, Any]) -> dict[str,
         "versions": first["versions"],
         "weights_sha256": best_run(results)["weights_sha256"],
     }
+
+
+def portable(config: dict[str, Any]) -> dict[str, Any]:
+    """A run's configuration without where its machine keeps MNIST, which changes no number."""
+    return {**config, "data": {**config["data"], "mnist_dir": None}}
 
 
 def learning_curve(workdir: Path) -> dict[str, list[float]]:
@@ -81,7 +86,7 @@ def publish(workdirs: list[Path], root: Path = Path(__file__).parent, weights: P
     results = [json.loads((path / RESULT).read_text()) for path in workdirs]
     experiment, name = results[0]["config"]["experiment"], results[0]["config"]["name"]
     module = importlib.import_module(f"experiments.{experiment}.config")
-    if {**results[0]["config"], "seed": 0} != {**to_json(module.get_config(name)), "seed": 0}:
+    if {**portable(results[0]["config"]), "seed": 0} != {**to_json(module.get_config(name)), "seed": 0}:
         raise ValueError(f"workdir {workdirs[0]} differs from the configuration {name!r} whose name it bears")
     record = aggregate(results, module.PAPER.get(name, {}))
     target = root / experiment / "results"
@@ -97,7 +102,7 @@ def publish(workdirs: list[Path], root: Path = Path(__file__).parent, weights: P
     shutil.copyfile(arrays, target / f"{name}.npz")
     shutil.copyfile(best / OVERVIEW, target / f"{name}.png")
     shutil.copyfile(best / WEIGHTS, weights / f"{experiment}_{name}.safetensors")
-    write_json(weights / f"{experiment}_{name}.json", best_run(results)["config"])
+    write_json(weights / f"{experiment}_{name}.json", portable(best_run(results)["config"]))
     print(f"published {file} and {experiment}_{name}.safetensors")
 
 

@@ -1,28 +1,29 @@
 """Numbers to figures: the papers' curves and tables. Imports matplotlib, NumPy and the colours of `nem_jax.plots`."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
 
 from nem_jax.plots import PALETTE
 
 
-def curve(
-    curves: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], ylabel: str, trained_steps: int | None = None
-) -> Figure:
+def curve(curves: Mapping[str, Mapping[str, ArrayLike]], ylabel: str, trained_steps: int | None = None) -> Figure:
     """N-EM's figure 6: a score at each time step, its mean as a line in the shade of its quartiles.
 
     Args:
-        curves: for each label the mean and the lower and upper quartile, `[T]` each; T may differ.
+        curves: for each label `mean`, `lower` and `upper` quartile, as of `evaluation.quartiles`; T may differ.
         ylabel: what is plotted.
         trained_steps: a dashed line at this time step, the last seen in training.
     """
     figure = Figure(figsize=(6, 4), dpi=100, layout="constrained")
     axis = figure.subplots()
-    for index, (label, (mean, lower, upper)) in enumerate(curves.items()):
-        steps, colour = np.arange(1, len(mean) + 1), PALETTE[index % len(PALETTE)]
-        axis.plot(steps, mean, color=colour, label=label)
-        axis.fill_between(steps, lower, upper, color=colour, alpha=0.2, linewidth=0)
+    for index, (label, values) in enumerate(curves.items()):
+        steps, colour = np.arange(1, np.size(values["mean"]) + 1), PALETTE[index % len(PALETTE)]
+        axis.plot(steps, values["mean"], color=colour, label=label)
+        axis.fill_between(steps, values["lower"], values["upper"], color=colour, alpha=0.2, linewidth=0)
     if trained_steps is not None:
         axis.axvline(trained_steps, color="black", linestyle="--", linewidth=1)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))

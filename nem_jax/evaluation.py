@@ -6,16 +6,19 @@ and overlaps are ignored. The input is corrupted as in training (the original pr
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from nem_jax import losses, metrics
-from nem_jax.data.split import Dataset
+from nem_jax.data.split import Dataset, Split
 from nem_jax.model import NEM, infer, objective, target_frames
 from nem_jax.networks.convolution import COMPILER_OPTIONS
+from nem_jax.rollout import Rollout, rollout, rollout_losses
 from nem_jax.types import Example, Params, PRNGKey
 
 NUM_SHOWN = 8
@@ -59,13 +62,18 @@ def evaluate_batch(
 
 def evaluate(model: NEM, params: Params, key: PRNGKey, dataset: Dataset, split: str, batch_size: int) -> Evaluation:
     """Every example of `split`, in its order, as NumPy arrays with leading axis N."""
-    size = dataset.splits[split].size
-    padded = np.arange(-(-size // batch_size) * batch_size) % size  # one shape, one compilation
-    parts = []
-    for index in padded.reshape(-1, batch_size):
-        source = dataset.splits[split].fetch(index)
-        parts.append(evaluate_batch(model, params, key, dataset.sample, source, index, dataset.num_groups))
-    return jax.tree.map(lambda *rows: np.concatenate(rows)[:size], *parts)
+
+    def of_batch(source: Any, index: np.ndarray) -> Evaluation:
+        return evaluate_batch(model, params, key, dataset.sample, source, index, dataset.num_groups)
+
+    return over_split(of_batch, dataset.splits[split], batch_size)
+
+
+def over_split(of_batch: Callable[[Any, np.ndarray], Any], split: Split, batch_size: int) -> Any:
+    """`of_batch(source, index [B])` of all examples, its leading axes B joined to one of N, on the host."""
+    padded = np.arange(-(-split.size // batch_size) * batch_size) % split.size  # one shape, one compilation
+    parts = [of_batch(split.fetch(index), index) for index in padded.reshape(-1, batch_size)]
+    return jax.tree.map(lambda *rows: np.concatenate(rows)[: split.size], *parts)
 
 
 def summarise(evaluation: Evaluation) -> dict[str, float]:
@@ -77,14 +85,28 @@ def summarise(evaluation: Evaluation) -> dict[str, float]:
     return {name: float(mean) for name, mean in means.items()}
 
 
+def quartiles(values: np.ndarray) -> dict[str, list[float]]:
+    """Mean and quartiles over the examples, of each step: `[N, S]` -> S numbers each (N-EM's figure 6)."""
+    lower, upper = np.quantile(values, [0.25, 0.75], axis=0)
+    return {"mean": values.mean(axis=0).tolist(), "lower": lower.tolist(), "upper": upper.tolist()}
+
+
 class Examined(NamedTuple):
-    """The arrays of `plots.overview`: N examples after their last EM step, on the host once `examine` returns."""
+    """N examples at each EM step, on the host once `examine` returns: `[N, T, ...]`; the arrays of `plots`' figures."""
 
     x: Any
+    """The steps' targets."""
     x_noisy: Any
+    """What they read."""
     groups: Any
+    """Of the targets."""
     gamma: Any
     psi: Any
+
+    @property
+    def last(self) -> "Examined":
+        """After the last step, `[N, ...]`: what `plots.overview` shows."""
+        return Examined(*(leaf[:, -1] for leaf in self))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "sample"), compiler_options=COMPILER_OPTIONS)
@@ -96,20 +118,34 @@ def examine_batch(
     def one(index: jax.Array) -> Examined:
         example = sample(source, index)
         trajectory, x_noisy = infer(model, params, jax.random.fold_in(key, index), example.x)
-        x, groups = (target_frames(model, frames)[-1] for frames in (example.x, example.groups))
-        return Examined(x, x_noisy[-1], groups, trajectory.gamma[-1], trajectory.psi[-1])
+        x, groups = (target_frames(model, frames) for frames in (example.x, example.groups))
+        return Examined(x, x_noisy, groups, trajectory.gamma, trajectory.psi)
 
     return jax.vmap(one)(index)
 
 
-def examine(model: NEM, params: Params, key: PRNGKey, dataset: Dataset, split: str) -> Examined:
-    """The first `NUM_SHOWN` examples of `split` after their last EM step, with the draws of `evaluate`.
-
-    Shapes `[N, H, W, C]` and `[N, K, H, W, ...]`; x is the last target and x_noisy the last input.
-    """
-    index = np.arange(min(NUM_SHOWN, dataset.splits[split].size))
+def examine(
+    model: NEM, params: Params, key: PRNGKey, dataset: Dataset, split: str, index: np.ndarray | None = None
+) -> Examined:
+    """Examples number `index` of `split`, or the first `NUM_SHOWN`, at each EM step, with the draws of `evaluate`."""
+    if index is None:
+        index = np.arange(min(NUM_SHOWN, dataset.splits[split].size))
     source = dataset.splits[split].fetch(index)
     return jax.device_get(examine_batch(model, params, key, dataset.sample, source, index))
+
+
+@functools.partial(jax.jit, static_argnames=("model", "sample", "num_ahead"), compiler_options=COMPILER_OPTIONS)
+def rollout_batch(
+    model: NEM, params: Params, key: PRNGKey, sample: Any, source: Any, index: Int[Array, " N"], num_ahead: int
+) -> tuple[Rollout, Float[Array, "N S"]]:
+    """The rollout of examples number `index`, and `rollout_losses` of its S = T + `num_ahead` steps, in nats."""
+
+    def one(index: jax.Array) -> tuple[Rollout, jax.Array]:
+        x = sample(source, index).x
+        rolled = rollout(model, params, jax.random.fold_in(key, index), x, num_ahead)
+        return rolled, jnp.concatenate(rollout_losses(model, rolled, x))
+
+    return jax.vmap(one)(index)
 
 
 def describe_protocol(model: NEM, dataset: Dataset, split: str, noise: str, gamma_draws: int) -> dict[str, Any]:

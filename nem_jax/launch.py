@@ -22,7 +22,7 @@ def launch(main: Callable[[], object]) -> None:
 
     def guarded(argv: list[str]) -> None:
         if not flags.FLAGS["v"].present:
-            logging.set_verbosity(logging.WARNING)  # Orbax reports every file at level INFO
+            logging.set_verbosity(logging.ERROR)  # Orbax reports every file, and warns of every directory it reads
         with one_sentence():
             if len(argv) > 1:
                 raise ValueError(f"{argv[1]!r} is no flag: flags begin with --")

@@ -56,7 +56,7 @@ def overview(x: np.ndarray, x_noisy: np.ndarray, groups: np.ndarray, gamma: np.n
         ("with noise", x_noisy),
         ("true groups", [colour_groups(g) for g in groups]),
         ("gamma", [colour_gamma(g) for g in gamma]),
-        ("gamma, objects", [colour_gamma(g, i) for g, i in zip(gamma, x.mean(-1, keepdims=True), strict=True)]),
+        ("on objects", [colour_gamma(g, i) for g, i in zip(gamma, x.mean(-1, keepdims=True), strict=True)]),
     ]
     rows += [(f"psi {k + 1}", psi[:, k]) for k in range(psi.shape[1])]
     return image_grid(rows)

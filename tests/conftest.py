@@ -4,6 +4,8 @@ The settings live here, so that they hold however pytest is started. Every jaxty
 check in the suite (`test_em.py` shows that it is on); users pay nothing for it.
 """
 
+import os
+import subprocess
 import sys
 from typing import Any, NamedTuple
 
@@ -54,6 +56,41 @@ def _quick_compilation(request):
 def _dtype_promotion(request):
     with jax.numpy_dtype_promotion("strict" if request.node.path.stem in STRICT_DTYPES else "standard"):
         yield
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """Every process compiles quickly, and finds what another one compiled: half of the time."""
+    cache = tmp_path_factory.mktemp("compilation_cache")
+    options = {"MIN_COMPILE_TIME_SECS": "0", "MIN_ENTRY_SIZE_BYTES": "-1"}
+    persistent = {f"JAX_PERSISTENT_CACHE_{name}": value for name, value in options.items()}
+    quickly = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_COMPILATION_CACHE_DIR": str(cache)}
+    return {**os.environ, **quickly, **persistent}
+
+
+@pytest.fixture(scope="module")
+def launch(environment):
+    """`launch(module, *arguments)` runs `python -m module` to its end."""
+
+    def run(module, *arguments):
+        command = [sys.executable, "-m", module, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200, check=False)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def assert_one_sentence():
+    """Of a process: it refused its input so."""
+
+    def check(done, sentence):
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: ")
+        assert sentence in done.stderr
+        assert "Traceback" not in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+
+    return check
 
 
 class Problem(NamedTuple):

@@ -9,7 +9,7 @@ import pytest
 
 from experiments.static_shapes.config import get_config
 from nem_jax.config import build_experiment
-from nem_jax.evaluation import describe_protocol, evaluate, examine, summarise
+from nem_jax.evaluation import describe_protocol, evaluate, examine, quartiles, summarise
 from nem_jax.model import example_loss, infer
 
 
@@ -65,8 +65,16 @@ def test_a_figure_shows_what_was_scored(smoke):
     shown = examine(model, params, key, dataset, "test")
     example = dataset.sample(dataset.splits["test"].source, jnp.int32(2))
     trajectory, x_noisy = infer(model, params, jax.random.fold_in(key, 2), example.x)
-    np.testing.assert_array_equal(shown.x[2], example.x[0])
-    np.testing.assert_array_equal(shown.groups[2], example.groups[0])
-    np.testing.assert_array_equal(shown.x_noisy[2], x_noisy[-1])
-    np.testing.assert_allclose(shown.gamma[2], trajectory.gamma[-1], atol=1e-5)
-    np.testing.assert_allclose(shown.psi[2], trajectory.psi[-1], atol=1e-5)
+    for frames in shown.x[2]:
+        np.testing.assert_array_equal(frames, example.x[0])
+    np.testing.assert_array_equal(shown.last.groups[2], example.groups[0])
+    np.testing.assert_array_equal(shown.x_noisy[2], x_noisy)
+    np.testing.assert_allclose(shown.gamma[2], trajectory.gamma, atol=1e-5)
+    np.testing.assert_allclose(shown.last.psi[2], trajectory.psi[-1], atol=1e-5)
+    alone = examine(model, params, key, dataset, "test", np.array([2]))
+    np.testing.assert_allclose(alone.gamma[0], shown.gamma[2], atol=1e-5)
+
+
+def test_quartiles_are_of_the_examples_and_not_of_the_steps():
+    values = np.array([[0.0, 10.0], [1.0, 10.0], [2.0, 10.0], [3.0, 10.0], [9.0, 15.0]])
+    assert quartiles(values) == {"mean": [3.0, 11.0], "lower": [1.0, 10.0], "upper": [3.0, 10.0]}

@@ -1,7 +1,6 @@
 """The command lines, in processes of their own: end to end, refusals, and kill -9."""
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -19,41 +18,12 @@ from nem_jax.training.workdir import RESULT
 CONFIG = "experiments/static_shapes/config.py:smoke"
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    """Every process compiles quickly, and finds what another one compiled: half of the time."""
-    cache = tmp_path_factory.mktemp("compilation_cache")
-    options = {"MIN_COMPILE_TIME_SECS": "0", "MIN_ENTRY_SIZE_BYTES": "-1"}
-    persistent = {f"JAX_PERSISTENT_CACHE_{name}": value for name, value in options.items()}
-    quickly = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_COMPILATION_CACHE_DIR": str(cache)}
-    return {**os.environ, **quickly, **persistent}
-
-
-@pytest.fixture(scope="module")
-def launch(environment):
-    """`launch(module, *arguments)` runs `python -m module` to its end."""
-
-    def run(module, *arguments):
-        command = [sys.executable, "-m", module, *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200, check=False)
-
-    return run
-
-
 def train(launch, workdir, *arguments, config=CONFIG):
     return launch("experiments.static_shapes.run", f"--config={config}", f"--workdir={workdir}", *arguments)
 
 
 def records(path):
     return [json.loads(line) for line in (path / METRICS).read_text().splitlines()]
-
-
-def assert_one_sentence(done, sentence):
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: ")
-    assert sentence in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
 
 
 @pytest.fixture(scope="module")
@@ -76,41 +46,27 @@ def test_one_command_trains_scores_and_says_where_everything_is(finished):
     assert set(result["versions"]) >= {"python", "jax", "flax"}
 
 
-@pytest.mark.parametrize("experiment", ["flying_shapes", "flying_mnist"])
-def test_sequences_train_from_the_command_line(launch, tmp_path, experiment):
-    """Flying MNIST's has two stages; each has its own directory, and the result names both."""
-    config = f"--config=experiments/{experiment}/config.py:smoke"
-    done = launch(f"experiments.{experiment}.run", config, f"--workdir={tmp_path / 'run'}")
-    assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "run" / RESULT).read_text())
-    assert result["protocol"]["scored_steps"] == "mean over all, and the last"
-    assert result["epochs"] == 2
-    if experiment == "flying_mnist":
-        assert [stage["epochs"] for stage in result["stages"]] == [1, 1]
-        first, second = (records(tmp_path / "run" / f"stage_{number}")[0] for number in (1, 2))
-        assert first["step"] == second["step"] == 6
-        assert second["valid_total"] < first["valid_total"]
-
-
-def test_nothing_is_scored_before_the_first_epoch(launch, tmp_path):
+def test_nothing_is_scored_before_the_first_epoch(launch, tmp_path, assert_one_sentence):
     assert_one_sentence(train(launch, tmp_path / "run", "--stop_now"), "no epoch is finished")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_start_from_weights_that_are_not_there_is_refused(launch, tmp_path):
+def test_a_start_from_weights_that_are_not_there_is_refused(launch, tmp_path, assert_one_sentence):
     done = train(launch, tmp_path / "run", f"--config.training.init_from={tmp_path / 'nowhere'}")
-    assert_one_sentence(done, "training.init_from must be a run with a checkpoint or one of ")
+    assert_one_sentence(
+        done, "nowhere holds no run with a checkpoint, and is none of the trained weights static_shapes_n_em"
+    )
     done = train(launch, tmp_path / "run", "--config.training.init_from=static_shapes_rnn_em")
     assert_one_sentence(done, "training.init_from: the weights in static_shapes_rnn_em are those of another network")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.smoke
-def test_the_weights_are_scored_again_with_other_k_and_t(finished, launch, tmp_path):
+def test_the_weights_are_scored_again_with_other_k_and_t(finished, launch, tmp_path, assert_one_sentence):
     path, _ = finished
     output = tmp_path / "scores.json"
     arguments = ("--num_components=5", "--num_steps=4", "--gamma_draws=2", "--clean", f"--output={output}")
-    done = launch("experiments.evaluate", f"--workdir={path}", *arguments)
+    done = launch("experiments.evaluate", f"--trained={path}", *arguments)
     assert done.returncode == 0, done.stderr
     scores = json.loads(output.read_text())
     assert len(scores["draws"]) == 2
@@ -119,7 +75,7 @@ def test_the_weights_are_scored_again_with_other_k_and_t(finished, launch, tmp_p
     assert scores["protocol"]["num_steps"] == 4
     assert scores["protocol"]["input_noise"] == "none"
     assert scores["mean"]["confidence_last"] < json.loads((path / RESULT).read_text())["scores"]["confidence_last"]
-    again = launch("experiments.evaluate", f"--workdir={path}", f"--output={output}")
+    again = launch("experiments.evaluate", f"--trained={path}", f"--output={output}")
     assert_one_sentence(again, "exists already")
 
 
@@ -134,25 +90,25 @@ def test_the_weights_are_scored_again_with_other_k_and_t(finished, launch, tmp_p
         (["--config.model.k=3"], "--config.model.k=3: the configuration has no field 'k'"),
     ],
 )
-def test_bad_flags_are_one_sentence_and_leave_nothing(launch, tmp_path, arguments, sentence):
+def test_bad_flags_are_one_sentence_and_leave_nothing(launch, tmp_path, arguments, sentence, assert_one_sentence):
     done = train(launch, tmp_path / "run", *arguments)
     assert_one_sentence(done, sentence)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_missing_configuration_is_one_sentence(launch, tmp_path):
+def test_a_missing_configuration_is_one_sentence(launch, tmp_path, assert_one_sentence):
     done = launch("experiments.static_shapes.run", f"--workdir={tmp_path / 'run'}")
     assert_one_sentence(done, "--config")
     done = train(launch, tmp_path / "run", config="nowhere.py:smoke")
     assert_one_sentence(done, "nowhere.py")
 
 
-def test_an_unknown_configuration_is_one_sentence(launch, tmp_path):
+def test_an_unknown_configuration_is_one_sentence(launch, tmp_path, assert_one_sentence):
     done = train(launch, tmp_path / "run", config="experiments/static_shapes/config.py:rnn")
     assert_one_sentence(done, "config must be one of rnn_em, n_em")
 
 
-def test_a_finished_run_and_another_configuration_are_refused(finished, launch):
+def test_a_finished_run_and_another_configuration_are_refused(finished, launch, assert_one_sentence):
     path, _ = finished
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
     assert_one_sentence(train(launch, path), "holds a finished run")
@@ -160,14 +116,12 @@ def test_a_finished_run_and_another_configuration_are_refused(finished, launch):
     assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
 
 
-def test_what_is_no_run_cannot_be_evaluated(launch, tmp_path):
-    assert_one_sentence(launch("experiments.evaluate", f"--workdir={tmp_path}"), "holds no run with a checkpoint")
-    assert_one_sentence(launch("experiments.evaluate"), "give either --pretrained or --workdir")
-    done = launch("experiments.evaluate", "--pretrained=nope")
-    assert_one_sentence(done, "pretrained must be one of")
+def test_what_is_no_run_cannot_be_evaluated(launch, tmp_path, assert_one_sentence):
+    assert_one_sentence(launch("experiments.evaluate", f"--trained={tmp_path}"), "holds no run with a checkpoint")
+    assert_one_sentence(launch("experiments.evaluate"), "give the weights to score: --trained=")
 
 
-def test_the_authors_file_layout_trains(launch, tmp_path):
+def test_the_authors_file_layout_trains(launch, tmp_path, assert_one_sentence):
     file = tmp_path / "shapes.h5"
     write_hdf5(file, static_shapes(seed=1, sizes=(512, 128, 128)))
     done = train(launch, tmp_path / "run", f"--config.data.path={file}", "--config.training.max_epochs=1")
@@ -180,7 +134,7 @@ def test_the_authors_file_layout_trains(launch, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-def test_a_sequence_shorter_than_the_em_steps_is_refused(launch, tmp_path):
+def test_a_sequence_shorter_than_the_em_steps_is_refused(launch, tmp_path, assert_one_sentence):
     file = tmp_path / "short.h5"
     write_hdf5(file, static_shapes(seed=1, sizes=(512, 128, 128)))
     with h5py.File(file, "a") as handle:
@@ -222,10 +176,10 @@ def test_killed_at_any_moment_it_resumes_to_the_same_numbers(launch, environment
 
 
 def test_the_whole_section_is_one_command(launch, tmp_path):
-    arguments = ("--names=smoke", "--seeds=2", "--nopublish", f"--directory={tmp_path}")
-    done = launch("experiments.static_shapes.sweep", *arguments)
+    arguments = ("--experiment=static_shapes", "--names=smoke", "--seeds=2", "--nopublish", f"--directory={tmp_path}")
+    done = launch("experiments.sweep", *arguments)
     assert done.returncode == 0, done.stderr
     seeds = [json.loads((tmp_path / f"smoke_seed{seed}" / RESULT).read_text()) for seed in (0, 1)]
     assert [result["config"]["seed"] for result in seeds] == [0, 1]
     assert seeds[0]["weights_sha256"] != seeds[1]["weights_sha256"]
-    assert launch("experiments.static_shapes.sweep", *arguments).returncode == 0  # nothing is left to do
+    assert launch("experiments.sweep", *arguments).returncode == 0  # nothing is left to do

@@ -154,7 +154,8 @@ def test_the_panels_of_a_sequence_are_animated_as_they_are(tmp_path):
 
 def test_a_curve_is_the_mean_in_the_shade_of_its_quartiles(tmp_path):
     mean = np.array([0.2, 0.5, 0.9, 0.7])
-    figure = charts.curve({"ours": (mean, mean - 0.1, mean + 0.05), "K = 5": (mean[:3], mean[:3], mean[:3])}, "AMI", 3)
+    ours = {"mean": mean, "lower": mean - 0.1, "upper": mean + 0.05}
+    figure = charts.curve({"ours": ours, "K = 5": dict.fromkeys(ours, mean[:3])}, "AMI", 3)
     (axis,) = figure.axes
     ours, other, trained = axis.lines
     np.testing.assert_array_equal(ours.get_xydata(), np.stack([[1, 2, 3, 4], mean], axis=1))
@@ -172,7 +173,7 @@ def test_a_curve_is_the_mean_in_the_shade_of_its_quartiles(tmp_path):
 
 
 def test_a_curve_need_not_say_how_long_training_was():
-    (axis,) = charts.curve({"a": (np.ones(2), np.zeros(2), np.ones(2))}, "AMI").axes
+    (axis,) = charts.curve({"a": dict.fromkeys(("mean", "lower", "upper"), np.ones(2))}, "AMI").axes
     assert len(axis.lines) == 1
 
 

@@ -19,6 +19,9 @@ PAPER = {
 }
 """What the paper reports, over five runs, as the mean over all time steps."""
 
+SWEEP = tuple(PAPER)
+"""What `experiments.sweep` trains by default."""
+
 STAGES = {
     "direct": (),
     "staged": (

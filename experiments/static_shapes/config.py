@@ -19,8 +19,8 @@ _N_EM = {"where": "N-EM section 4.1", "ami_max": {"mean": 0.475, "std": 0.043}}
 PAPER = {"rnn_em": _RNN_EM, "rnn_em_k3": _RNN_EM, "n_em": _N_EM, "n_em_k3": _N_EM}
 """What the paper reports, over five runs."""
 
-SECTION_4_1 = ("rnn_em", "n_em")
-"""The configurations that section 4.1 compares, five seeds each: sweep.py."""
+SWEEP = ("rnn_em", "n_em")
+"""What section 4.1 compares, and `experiments.sweep` trains."""
 
 
 def get_config(name: str = "rnn_em") -> ConfigDict:

@@ -143,4 +143,4 @@ def draw_overview(training: Training, state: TrainState) -> Figure:
     """N-EM's figure 3 for the first validation images."""
     experiment, dataset = training.experiment, training.dataset
     shown = examine(experiment.model, state.params, training.keys.validation, dataset, "validation")
-    return plots.overview(*shown)
+    return plots.overview(*shown.last)

@@ -75,7 +75,7 @@ def _finish(stages: list[Training], states: list[TrainState], config: ConfigDict
     experiment, dataset, _ = stages[-1]
     model, params = experiment.model, states[-1].best_params
     (scores,) = score(experiment, model, params, dataset, "test", gamma_draws=1)
-    shown = examine(model, params, draw_key(experiment.seed, 0), dataset, "test")
+    shown = examine(model, params, draw_key(experiment.seed, 0), dataset, "test").last
     plots.overview(*shown).savefig(path / OVERVIEW)
     np.savez_compressed((path / OVERVIEW).with_suffix(".npz"), **shown._asdict())
     write_weights(path / WEIGHTS, jax.tree.map(np.asarray, params))

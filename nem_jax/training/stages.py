@@ -22,19 +22,31 @@ def stage_paths(workdir: Path, num_stages: int) -> list[Path]:
     return [workdir] if num_stages == 1 else [workdir / f"stage_{number}" for number in range(1, num_stages + 1)]
 
 
-def restore_run(workdir: Path) -> tuple[ConfigDict, Params]:
-    """Configuration and best weights of the run in `workdir`: of the last stage that has any.
+def load_trained(source: str) -> tuple[ConfigDict, Params]:
+    """Configuration and weights of a name that `load_pretrained` knows, or the best of the run in a directory.
+
+    Of a run in stages they are the last's that has any.
 
     Raises:
-        ValueError: there is no run, or none of its stages has finished an epoch.
+        ValueError: there is neither, or the run has not finished an epoch.
     """
+    if source in pretrained_names():
+        _, params, config = load_pretrained(source)
+        return config, params
+    workdir = Path(source)
     if (workdir / CONFIG).exists():
         config = ConfigDict(json.loads((workdir / CONFIG).read_text()))
         stages = build_stages(config)
         for experiment, path in reversed(list(zip(stages, stage_paths(workdir, len(stages)), strict=True))):
             if has_checkpoint(path):
                 return config, restore_best(experiment, path)
-    raise ValueError(f"workdir {workdir} holds no run with a checkpoint")
+    names = ", ".join(pretrained_names())
+    raise ValueError(f"{source} holds no run with a checkpoint, and is none of the trained weights {names}")
+
+
+def is_run(workdir: Path) -> bool:
+    """Whether `load_trained` finds weights in a directory."""
+    return (workdir / CONFIG).exists() and any(map(has_checkpoint, (workdir, *workdir.glob("stage_*"))))
 
 
 def has_checkpoint(path: Path) -> bool:
@@ -52,16 +64,10 @@ def initial_params(experiment: Experiment) -> Params | None:
     source = experiment.init_from
     if source is None:
         return None
-    if source in pretrained_names():
-        params = load_pretrained(source).params
-    else:
-        try:
-            _, params = restore_run(Path(source))
-        except ValueError as error:
-            names = ", ".join(pretrained_names())
-            raise ValueError(
-                f"training.init_from must be a run with a checkpoint or one of {names}: {error}"
-            ) from error
+    try:
+        _, params = load_trained(source)
+    except ValueError as error:
+        raise ValueError(f"training.init_from: {error}") from error
     expected = jax.eval_shape(experiment.model.init, jax.random.key(0))
     if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, expected):
         raise ValueError(f"training.init_from: the weights in {source} are those of another network")

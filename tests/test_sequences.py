@@ -1,0 +1,143 @@
+"""The experiments on sequences from the command line: training, stages, evaluations and figures, refusals."""
+
+import gzip
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from nem_jax.training.logs import METRICS
+from nem_jax.training.workdir import RESULT
+
+
+def train(launch, experiment, workdir, *arguments):
+    config = f"--config=experiments/{experiment}/config.py:smoke"
+    return launch(f"experiments.{experiment}.run", config, f"--workdir={workdir}", *arguments)
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def runs(launch, tmp_path_factory):
+    """A directory of runs, named as if the small ones were the paper's."""
+    path = tmp_path_factory.mktemp("runs")
+    for experiment, name in (("flying_shapes", "rnn_em_3_3"), ("flying_mnist", "direct")):
+        done = train(launch, experiment, path / f"{name}_seed0")
+        assert done.returncode == 0, done.stderr
+    return path
+
+
+@pytest.mark.parametrize("name", ["rnn_em_3_3", "direct"])
+def test_sequences_train_from_the_command_line(runs, name):
+    result = read(runs / f"{name}_seed0" / RESULT)
+    assert result["protocol"]["scored_steps"] == "mean over all, and the last"
+    assert result["epochs"] == 2
+
+
+def test_each_stage_goes_on_from_the_one_before(runs):
+    run = runs / "direct_seed0"
+    assert [stage["epochs"] for stage in read(run / RESULT)["stages"]] == [1, 1]
+    first, second = (json.loads((run / f"stage_{number}" / METRICS).read_text()) for number in (1, 2))
+    assert first["step"] == second["step"] == 6
+    assert second["valid_total"] < first["valid_total"]
+
+
+def test_digits_are_scored_with_more_of_them_and_standing_still(runs, launch, tmp_path):
+    trained = f"--trained={runs / 'direct_seed0'}"
+    done = launch(
+        "experiments.evaluate", trained, "--num_objects=3", "--num_components=3", f"--output={tmp_path / 'a'}"
+    )
+    assert done.returncode == 0, done.stderr
+    assert read(tmp_path / "a")["protocol"]["num_components"] == 3
+    static = ("--generator=static_mnist", "--num_steps=5", f"--output={tmp_path / 'b'}")
+    done = launch("experiments.evaluate", trained, *static)
+    assert done.returncode == 0, done.stderr
+    assert read(tmp_path / "b")["protocol"]["num_steps"] == 5
+    assert read(tmp_path / "b")["mean"] != read(tmp_path / "a")["mean"]
+
+
+def test_a_table_has_each_line_that_has_weights(runs, launch, tmp_path):
+    """Figures 4 to 7 aside, the others are the same program with other lines."""
+    output = tmp_path / "table"
+    arguments = (f"--directory={runs}", f"--output={output}")
+    done = launch("experiments.flying_shapes.table_1", *arguments)
+    assert done.returncode == 0, done.stderr
+    record = read(tmp_path / "table.json")
+    same, other = (line for line in record["lines"] if line["name"] == "rnn_em_3_3")
+    assert same["paper"] == [0.97, 0.005]
+    assert same["ours"]["mean"] == pytest.approx(read(runs / "rnn_em_3_3_seed0" / RESULT)["scores"]["ami_max_mean"])
+    assert other["runs"][0]["protocol"]["num_components"] == 5
+    assert other["ours"]["mean"] != same["ours"]["mean"]
+    named = {line["name"] for line in record["lines"]} | set(record["without_weights"])
+    assert named == {"rnn_em_3_3", "rnn_em_3_5", "rnn_em_5_3", "rnn_em_5_5"}
+    (tmp_path / "table.png").unlink()
+    assert launch("experiments.flying_shapes.table_1", *arguments, "--redraw").returncode == 0
+    assert (tmp_path / "table.png").exists()
+
+
+def test_a_figure_is_not_replaced_and_not_drawn_from_nothing(runs, launch, tmp_path, assert_one_sentence):
+    arguments = ("experiments.sequence", f"--trained={runs / 'rnn_em_3_3_seed0'}", f"--output={tmp_path / 'figure'}")
+    assert_one_sentence(launch(*arguments, "--redraw"), "figure.json does not exist: there is nothing to redraw")
+    (tmp_path / "figure.json").write_text("{}")
+    assert_one_sentence(launch(*arguments), "figure.json exists already: draw it again with --redraw, or remove it")
+
+
+def test_a_sequence_is_drawn_and_animated(runs, launch, tmp_path):
+    arguments = (f"--trained={runs / 'direct_seed0'}", f"--output={tmp_path / 'figure'}", "--example=5")
+    done = launch("experiments.sequence", *arguments, "--num_steps=4")
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "figure.npz") as arrays:
+        assert arrays["gamma"].shape == (4, 2, 16, 16, 1)
+        np.testing.assert_array_equal(np.any(arrays["x"][1:] != arrays["x"][:-1]), True)
+    with PIL.Image.open(tmp_path / "figure.gif") as gif:
+        assert gif.n_frames == 4
+    assert (tmp_path / "figure.png").exists()
+
+
+def test_ami_at_each_step_also_beyond_the_trained_ones(runs, launch, tmp_path):
+    output = f"--output={tmp_path / 'figure'}"
+    done = launch("experiments.time_steps", f"--trained={runs / 'rnn_em_3_3_seed0'}", "--num_steps=5", output)
+    assert done.returncode == 0, done.stderr
+    record = read(tmp_path / "figure.json")
+    ami = record["curves"]["rnn_em_3_3_seed0"]["ami_max"]
+    assert record["trained_steps"] == 3
+    assert all(len(values) == 5 for values in ami.values())
+    assert np.all(np.array(ami["lower"]) <= ami["upper"])
+    assert (tmp_path / "figure.png").exists()
+
+
+def test_a_model_goes_on_by_itself(runs, launch, tmp_path):
+    output = f"--output={tmp_path / 'figure'}"
+    done = launch("experiments.rollout", f"--trained={runs / 'rnn_em_3_3_seed0'}", "--num_ahead=2", output)
+    assert done.returncode == 0, done.stderr
+    record = read(tmp_path / "figure.json")
+    assert len(record["upper_bound"]["mean"]) == record["num_observed"] + 2 == 5
+    observed = read(runs / "rnn_em_3_3_seed0" / RESULT)["scores"]["upper_bound"]
+    assert record["upper_bound"]["mean"][2] == pytest.approx(observed, rel=1e-5)  # the last step with a frame
+    with PIL.Image.open(tmp_path / "figure.gif") as gif:
+        assert gif.n_frames == 5
+
+
+def test_mnist_files_that_are_not_whole_are_refused(launch, tmp_path, assert_one_sentence):
+    digits = ("--config.data.digits=mnist", f"--config.data.mnist_dir={tmp_path}")
+    file = tmp_path / "train-images-idx3-ubyte.gz"
+    header = np.array([2051, 60_000, 28, 28], ">i4").tobytes()
+
+    def refused(sentence):
+        assert_one_sentence(train(launch, "flying_mnist", tmp_path / "run", *digits), sentence)
+        assert not (tmp_path / "run").exists()
+
+    refused("data.mnist_dir: there is no file train-images-idx3-ubyte.gz or train-images-idx3-ubyte")
+    file.write_bytes(gzip.compress(header + b"0" * 100))
+    refused("train-images-idx3-ubyte.gz is truncated")
+    file.write_bytes(gzip.compress(np.array([1234, 60_000, 28, 28], ">i4").tobytes() + b"0" * 100))
+    refused("magic number")
+
+
+def test_more_digits_than_fit_are_refused(launch, tmp_path, assert_one_sentence):
+    done = train(launch, "flying_mnist", tmp_path / "run", "--config.data.num_objects=9")
+    assert_one_sentence(done, "data.num_objects is 9, but only 8 digits of 8x8 fit into 16x16 pixels")
+    assert not (tmp_path / "run").exists()
