@@ -134,7 +134,7 @@ def test_mnist_files_that_are_not_whole_are_refused(launch, tmp_path, assert_one
     file.write_bytes(gzip.compress(header + b"0" * 100))
     refused("train-images-idx3-ubyte.gz is truncated")
     file.write_bytes(gzip.compress(np.array([1234, 60_000, 28, 28], ">i4").tobytes() + b"0" * 100))
-    refused("magic number")
+    refused("is no IDX file of bytes: it must begin with 00 00 08, but begins with 00 00 04 d2")
 
 
 def test_more_digits_than_fit_are_refused(launch, tmp_path, assert_one_sentence):
