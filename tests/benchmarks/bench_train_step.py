@@ -9,26 +9,19 @@ First both must give the same loss and gradients. Times are taken in turns in on
 machine meets all three; memory in a process each.
 """
 
-import ctypes
 import functools
-import gc
-import json
 import math
-import os
 import runpy
-import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from contest import OURS, TORCH_MISSING, Contest, Run, memory_ratio, run_as_script, time_ratio, torch_threads
 
 from nem_jax.config import Experiment, build_experiment
 from nem_jax.em import init_state
@@ -36,28 +29,11 @@ from nem_jax.model import to_frames
 from nem_jax.training.state import create_state, make_keys
 from nem_jax.training.step import batch_loss, train_steps
 
-MAX_TIME_RATIO, AIMED_TIME_RATIO, MAX_MEMORY_RATIO = 0.65, 0.5, 0.5
-NUM_ROUNDS, STEPS_PER_TURN = 12, 10
+MAX_TIME_RATIO, MAX_MEMORY_RATIO = 0.65, 0.5
+STEPS_PER_TURN = 10
 MAX_DIFFERENCE = 1e-4
 LEARNING_RATE, MEAN_PIXEL = 1e-3, 0.16
 CONFIG = Path(__file__).parents[2] / "experiments/static_shapes/config.py"
-TORCH_MISSING = (
-    "This benchmark needs PyTorch, which nem_jax does not install; install its CPU build by hand into this environment "
-    "with `pip install torch --index-url URL`, where URL is the one that PyTorch's installation page gives for pip and "
-    "CPU (on Linux a plain `pip install torch` fetches the CUDA build of several GB)."
-)
-
-Run = Callable[[], None]
-"""Takes `STEPS_PER_TURN` training steps and waits for them."""
-
-
-class Memory(NamedTuple):
-    """Of one contestant, in MB of resident memory."""
-
-    working: float
-    """Peak while it trains above the same process just before: warmed up, compiled, the free heap given back."""
-    peak: float
-    """Peak from the end of its imports, compilation included, above the same process at that point."""
 
 
 def _experiment() -> Experiment:
@@ -82,11 +58,9 @@ def _build_ours() -> Run:
 
 def _torch_model(experiment: Experiment) -> Any:
     """The PyTorch model of the configuration that ours is built from, and PyTorch on all cores."""
-    import torch
     from torch_rnn_em import RNNEM
 
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    torch.manual_seed(0)
+    torch_threads()
     model, num_pixels = experiment.model, math.prod(experiment.load_data().image_shape)
     noise_prob = model.corrupt.keywords["prob"]
     return RNNEM(num_pixels, model.hidden_size, model.num_components, model.num_steps, noise_prob, model.epsilon)
@@ -109,12 +83,17 @@ def _build_torch(compiled: bool) -> Run:
     return run
 
 
-OURS = "nem_jax"
-BUILD: dict[str, Callable[[], Run]] = {
-    OURS: _build_ours,
-    "PyTorch, eager": functools.partial(_build_torch, compiled=False),
-    "PyTorch, compiled": functools.partial(_build_torch, compiled=True),
-}
+CONTEST = Contest(
+    file=__file__,
+    build={
+        OURS: _build_ours,
+        "PyTorch, eager": functools.partial(_build_torch, compiled=False),
+        "PyTorch, compiled": functools.partial(_build_torch, compiled=True),
+    },
+    steps_per_turn=STEPS_PER_TURN,
+    num_rounds=12,
+    batch_size=64,
+)
 
 
 def largest_difference() -> float:
@@ -154,100 +133,16 @@ def largest_difference() -> float:
     return max(np.max(np.abs(np.array(a) - b.numpy())) / np.max(np.abs(b.numpy())) for a, b in pairs)
 
 
-def step_times() -> dict[str, list[float]]:
-    """Milliseconds per step of each contestant, one entry per round; compilation comes before."""
-    runs = {name: build() for name, build in BUILD.items()}
-    for run in runs.values():
-        run()
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(NUM_ROUNDS):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(1e3 * (time.perf_counter() - start) / STEPS_PER_TURN)
-    return times
-
-
-def _resident(field: str) -> float:
-    """`VmRSS`, what this process holds in memory, or `VmHWM`, the most it has held since `_forget_peak`."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status[field].split()[0]) / 1024
-
-
-def _forget_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def _measure_memory(name: str) -> Memory:
-    """Of the contestant `name`, alone in this process."""
-    if name != OURS:
-        import torch_rnn_em  # noqa: F401
-    imported = _resident("VmRSS")
-    run = BUILD[name]()
-    run()
-    run()
-    peak = _resident("VmHWM") - imported
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    ready = _resident("VmRSS")
-    _forget_peak()
-    run()
-    return Memory(_resident("VmHWM") - ready, peak)
-
-
-def memory() -> dict[str, Memory]:
-    """Of each contestant, in a process of its own."""
-    output = {
-        name: subprocess.run([sys.executable, __file__, name], check=True, capture_output=True, text=True).stdout
-        for name in BUILD
-    }
-    return {name: Memory(*json.loads(text.splitlines()[-1])) for name, text in output.items()}
-
-
-def ratio(values: dict[str, float]) -> float:
-    """Ours over the better of the others."""
-    return values[OURS] / min(value for name, value in values.items() if name != OURS)
-
-
-def report(times: dict[str, list[float]], memories: dict[str, Memory]) -> str:
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    batch_size = _experiment().training.batch_size
-    lines = [f"{'':20}{'ms/step':>9}{'min':>8}{'examples/s':>12}{'working MB':>12}{'peak MB':>9}"]
-    for name, median in medians.items():
-        lines.append(
-            f"{name:20}{median:9.1f}{min(times[name]):8.1f}{1e3 * batch_size / median:12.0f}"
-            f"{memories[name].working:12.0f}{memories[name].peak:9.0f}"
-        )
-    working = {name: used.working for name, used in memories.items()}
-    lines.append(
-        f"Against the better PyTorch: time {ratio(medians):.2f} (bound {MAX_TIME_RATIO}, aim {AIMED_TIME_RATIO}), "
-        f"working memory {ratio(working):.2f} (bound {MAX_MEMORY_RATIO})"
-    )
-    return "\n".join(lines)
-
-
 @pytest.mark.benchmark
 def test_a_step_takes_less_time_and_memory_than_pytorch():
     if find_spec("torch") is None:
         pytest.skip(TORCH_MISSING)
     assert largest_difference() < MAX_DIFFERENCE
-    times, memories = step_times(), memory()
-    print("\n" + report(times, memories))
-    assert ratio({name: statistics.median(values) for name, values in times.items()}) <= MAX_TIME_RATIO
-    assert ratio({name: used.working for name, used in memories.items()}) <= MAX_MEMORY_RATIO
-
-
-def main(name: str | None = None) -> None:
-    """The table, or with the name of a contestant its memory as JSON."""
-    if find_spec("torch") is None:
-        sys.exit(TORCH_MISSING)
-    if name is not None:
-        print(json.dumps(_measure_memory(name)))
-        return
-    print(f"Largest relative difference of loss and gradients: {largest_difference():.1e}")
-    print(report(step_times(), memory()))
+    times, memories = CONTEST.step_times(), CONTEST.memory()
+    print("\n" + CONTEST.report(times, memories))
+    assert time_ratio(times) <= MAX_TIME_RATIO
+    assert memory_ratio(memories) <= MAX_MEMORY_RATIO
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_platforms", "cpu")
-    main(*sys.argv[1:])
+    run_as_script(CONTEST, largest_difference, *sys.argv[1:])

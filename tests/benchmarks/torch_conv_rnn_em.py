@@ -69,11 +69,14 @@ class ConvRNNEM(nn.Module):
         linear = self.rnn(torch.cat([self.encoder(residual), theta], dim=-1))
         return torch.sigmoid(linear), self.decoder(torch.sigmoid(self.rnn_norm(linear)))
 
-    def forward(self, x_noisy: torch.Tensor, x: torch.Tensor, inter_weight: float) -> torch.Tensor:
+    def initial_gamma(self, x: torch.Tensor) -> torch.Tensor:
+        """Random, as in N-EM, for frames as in `forward`."""
+        gamma = torch.randn(x.shape[1], self.num_components, 1, *x.shape[4:]).abs()
+        return gamma / gamma.sum(1, keepdim=True)
+
+    def forward(self, x_noisy: torch.Tensor, x: torch.Tensor, gamma: torch.Tensor, inter_weight: float) -> torch.Tensor:
         """The training loss of noisy frames and their targets, both `[T, B, 1, 1, H, W]`: all steps, batch mean."""
         batch, num_components = x.shape[1], self.num_components
-        gamma = torch.randn(batch, num_components, *x.shape[3:]).abs()
-        gamma = gamma / gamma.sum(1, keepdim=True)
         psi, theta = torch.zeros_like(gamma), x.new_zeros(batch * num_components, self.rnn.out_features)
         total = x.new_zeros(())
         for noisy, target in zip(x_noisy, x, strict=True):
@@ -104,7 +107,7 @@ def make_train_step(
 
     def train_step(x_noisy: torch.Tensor, x: torch.Tensor) -> None:
         optimiser.zero_grad()
-        model(x_noisy, x, inter_weight).backward()
+        model(x_noisy, x, model.initial_gamma(x), inter_weight).backward()
         optimiser.step()
 
     return train_step

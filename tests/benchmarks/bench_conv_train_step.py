@@ -1,0 +1,184 @@
+"""The training step of the convolutional RNN-EM (B = 64, T = 20), flying shapes and MNIST, against PyTorch on the CPU.
+
+    python tests/benchmarks/bench_conv_train_step.py flying_shapes      a table; or flying_mnist
+    python -m pytest tests/benchmarks -m benchmark -s                   both, with their bounds checked
+
+Ours is what training runs: `train_steps`, which draws its sequences, noise and initial gamma. PyTorch's is
+`torch_conv_rnn_em.ConvRNNEM` with backward and Adam on ready-made sequences: eager, with channels last, with its cell
+compiled. First both must give the same loss and gradients.
+"""
+
+import functools
+import importlib
+import sys
+from importlib.util import find_spec
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from contest import OURS, TORCH_MISSING, Contest, Run, memory_ratio, run_as_script, time_ratio, torch_threads
+
+from nem_jax.config import Experiment, build_experiment
+from nem_jax.em import init_state
+from nem_jax.model import target_frames, to_frames
+from nem_jax.networks.convolution import COMPILER_OPTIONS
+from nem_jax.training.state import create_state, make_keys
+from nem_jax.training.step import batch_loss, train_steps
+
+MAX_TIME_RATIO, MAX_MEMORY_RATIO = 0.5, 1 / 3
+MAX_DIFFERENCE = 1e-4
+CONFIGS = {"flying_shapes": "rnn_em_3_3", "flying_mnist": "direct"}
+
+
+def _config(name: str, num_steps: int = 20) -> Any:
+    config = importlib.import_module(f"experiments.{name}.config").get_config(CONFIGS[name])
+    if name == "flying_mnist":
+        config.data.digits = "sklearn"  # a step takes as long with them
+    config.model.num_steps = num_steps
+    return config
+
+
+def _experiment(name: str) -> Experiment:
+    return build_experiment(_config(name))
+
+
+def _build_ours(name: str) -> Run:
+    experiment = _experiment(name)
+    dataset, keys = experiment.load_data(), make_keys(0)
+    source = dataset.splits["training"].source
+    batches = jnp.arange(experiment.training.batch_size)[None]
+    model, optimiser = experiment.model, experiment.training.optimiser
+    state = create_state(model, optimiser, keys.init)
+
+    def run() -> None:
+        nonlocal state
+        state, _ = train_steps(model, optimiser, dataset.sample, state, keys.train, source, batches, 1)
+        jax.block_until_ready(state)
+
+    return run
+
+
+def _torch_model(name: str) -> Any:
+    """The PyTorch model of the configuration that ours is built from."""
+    from torch_conv_rnn_em import ConvRNNEM
+
+    torch_threads()
+    model, size = _config(name).model, _config(name).data.image_size
+    binary = model.pixel_dist == "bernoulli"
+    return ConvRNNEM(size, tuple(model.features), model.hidden_size, model.num_components, binary)
+
+
+def _build_torch(name: str, channels_last: bool = False, compiled: bool = False) -> Run:
+    import torch
+    from torch_conv_rnn_em import make_train_step
+
+    config, model = _config(name), _torch_model(name)
+    if channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    train_step = make_train_step(model, config.training.learning_rate, config.model.inter_weight, compiled)
+    size = config.data.image_size
+    shape = (config.model.num_steps, config.training.batch_size, 1, 1, size, size)
+    x_noisy, x = torch.bernoulli(torch.full((2, *shape), 0.2))
+
+    return lambda: train_step(x_noisy, x)
+
+
+def _contest(name: str) -> Contest:
+    build = {
+        OURS: functools.partial(_build_ours, name),
+        "PyTorch, eager": functools.partial(_build_torch, name),
+        "PyTorch, channels last": functools.partial(_build_torch, name, channels_last=True),
+        "PyTorch, compiled cell": functools.partial(_build_torch, name, compiled=True),
+    }
+    return Contest(__file__, build, steps_per_turn=1, num_rounds=5, batch_size=64, arguments=(name,))
+
+
+def as_torch(params: dict[str, Any], side: int) -> dict[str, np.ndarray]:
+    """Our weights (or their gradients) by the names and in the layout of the PyTorch model."""
+    num_layers = sum(name.startswith("encoder_conv") for name in params)
+    names = {"rnn": "rnn", "rnn_norm": "rnn_norm"}
+    for layer in range(num_layers):
+        names[f"encoder_conv_{layer}"] = f"encoder.{3 * layer}"
+        names[f"encoder_norm_{layer}"] = f"encoder.{3 * layer + 1}.norm"
+        names[f"decoder_conv_{layer}"] = f"decoder.{9 + 5 * layer}"
+        names[f"decoder_norm_{layer}"] = f"decoder.{10 + 5 * layer}.norm"
+    names["output"] = names[f"decoder_conv_{num_layers - 1}"]
+    names["encoder_dense"], names["encoder_dense_norm"] = (f"encoder.{3 * num_layers + i}" for i in (1, 2))
+    for layer in (0, 1):
+        names[f"decoder_dense_{layer}"] = f"decoder.{3 * layer}"
+        names[f"decoder_dense_norm_{layer}"] = f"decoder.{3 * layer + 1}"
+    flat = np.arange(params["encoder_dense"]["kernel"].shape[0])
+    channels_first = flat.reshape(side, side, -1).transpose(2, 0, 1).ravel()
+    converted = {}
+    for ours, leaves in params.items():
+        for leaf, value in leaves.items():
+            array = np.asarray(value)
+            if ours == "encoder_dense" and leaf == "kernel":
+                array = array[channels_first]
+            if ours in ("decoder_dense_1", "decoder_dense_norm_1"):
+                array = array[..., channels_first]
+            converted[f"{names[ours]}.{'bias' if leaf == 'bias' else 'weight'}"] = (
+                array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+            )
+    return converted
+
+
+def largest_difference(name: str) -> float:
+    """Of the loss and of all gradients, ours and PyTorch's on one batch: relative to the largest entry of each.
+
+    Over 4 EM steps: at each, untrained digits' components part from one another by more than rounding did.
+    """
+    import torch
+
+    config = _config(name, num_steps=4)
+    experiment = build_experiment(config)
+    model, dataset, keys = experiment.model, experiment.load_data(), make_keys(0)
+    params = model.init(keys.init)
+    index = jnp.arange(16)
+    x = jax.jit(jax.vmap(dataset.sample, in_axes=(None, 0)))(dataset.splits["training"].source, index)
+
+    def drawn(key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:  # as `model.infer` draws them
+        noise_key, state_key = jax.random.split(key)
+        x_noisy = model.corrupt(noise_key, to_frames(x, model.num_steps))
+        gamma = init_state(state_key, model.num_components, model.hidden_size, x.shape[1:]).gamma
+        return x_noisy, target_frames(model, x), gamma
+
+    x_noisy, targets, gamma = jax.jit(jax.vmap(drawn))(jax.random.split(keys.train, index.size), x.x)
+    loss_and_grads = jax.jit(
+        jax.value_and_grad(batch_loss, argnums=1, has_aux=True), static_argnums=0, compiler_options=COMPILER_OPTIONS
+    )
+    (loss, _), grads = loss_and_grads(model, params, keys.train, x)
+
+    torch_model = _torch_model(name)
+    side = config.data.image_size // 2 ** len(config.model.features)
+    weights = {key: torch.from_numpy(array.copy()) for key, array in as_torch(params, side).items()}
+    torch_model.load_state_dict(weights)
+    frames = [torch.from_numpy(np.array(a).transpose(1, 0, 4, 2, 3))[:, :, None] for a in (x_noisy, targets)]
+    torch_gamma = torch.from_numpy(np.array(gamma).transpose(0, 1, 4, 2, 3))
+    torch_loss = torch_model(*frames, torch_gamma, config.model.inter_weight)
+    torch_loss.backward()
+
+    found = {key: parameter.grad.numpy() for key, parameter in torch_model.named_parameters()}
+    pairs = [(array, found[key]) for key, array in as_torch(grads, side).items()]
+    pairs.append((np.asarray(loss), torch_loss.detach().numpy()))
+    return max(np.max(np.abs(a - b)) / np.max(np.abs(b)) for a, b in pairs)
+
+
+@pytest.mark.benchmark
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_step_takes_less_time_and_memory_than_pytorch(name):
+    if find_spec("torch") is None:
+        pytest.skip(TORCH_MISSING)
+    assert largest_difference(name) < MAX_DIFFERENCE
+    contest = _contest(name)
+    times, memories = contest.step_times(), contest.memory()
+    print("\n" + contest.report(times, memories))
+    assert time_ratio(times) <= MAX_TIME_RATIO
+    assert memory_ratio(memories) <= MAX_MEMORY_RATIO
+
+
+if __name__ == "__main__":
+    experiment = sys.argv[1] if len(sys.argv) > 1 else "flying_shapes"
+    run_as_script(_contest(experiment), functools.partial(largest_difference, experiment), *sys.argv[2:])

@@ -1,0 +1,153 @@
+"""Training steps of several programs against each other on the CPU: time in turns, memory in a process each.
+
+A benchmark names its contestants, ours first, each by a function that builds it; what it builds takes one turn of
+training steps and waits for them. In turns, so that other work on the machine meets all of them.
+"""
+
+import ctypes
+import gc
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+OURS = "nem_jax"
+TORCH_MISSING = (
+    "This benchmark needs PyTorch, which nem_jax does not install; install its CPU build by hand into this environment "
+    "with `pip install torch --index-url URL`, where URL is the one that PyTorch's installation page gives for pip and "
+    "CPU (on Linux a plain `pip install torch` fetches the CUDA build of several GB)."
+)
+
+Run = Callable[[], None]
+"""Takes a turn's training steps and waits for them."""
+
+
+class Memory(NamedTuple):
+    """Of one contestant, in MB of resident memory."""
+
+    working: float
+    """Peak while it trains above the same process just before: warmed up, compiled, the free heap given back."""
+    peak: float
+    """Peak from the end of its imports, compilation included, above the same process at that point."""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Attributes:
+
+    file: the benchmark, which a process for each contestant runs as `python file *arguments contestant`.
+    build: the contestants by name.
+    steps_per_turn, num_rounds: how long.
+    batch_size: examples in a step.
+    arguments: of the benchmark's own.
+    """
+
+    file: str
+    build: dict[str, Callable[[], Run]]
+    steps_per_turn: int
+    num_rounds: int
+    batch_size: int
+    arguments: tuple[str, ...] = ()
+
+    def step_times(self) -> dict[str, list[float]]:
+        """Milliseconds per step of each contestant, one entry per round; compilation comes before."""
+        runs = {name: build() for name, build in self.build.items()}
+        for run in runs.values():
+            run()
+        times: dict[str, list[float]] = {name: [] for name in runs}
+        for _ in range(self.num_rounds):
+            for name, run in runs.items():
+                start = time.perf_counter()
+                run()
+                times[name].append(1e3 * (time.perf_counter() - start) / self.steps_per_turn)
+        return times
+
+    def memory(self) -> dict[str, Memory]:
+        """Of each contestant, in a process of its own."""
+        command = [sys.executable, self.file, *self.arguments]
+        output = {
+            name: subprocess.run([*command, name], check=True, capture_output=True, text=True).stdout
+            for name in self.build
+        }
+        return {name: Memory(*json.loads(text.splitlines()[-1])) for name, text in output.items()}
+
+    def measure_memory(self, name: str) -> Memory:
+        """Of the contestant `name`, alone in this process."""
+        if name != OURS:
+            import torch  # noqa: F401
+        imported = _resident("VmRSS")
+        run = self.build[name]()
+        run()
+        run()
+        peak = _resident("VmHWM") - imported
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
+        ready = _resident("VmRSS")
+        _forget_peak()
+        run()
+        return Memory(_resident("VmHWM") - ready, peak)
+
+    def report(self, times: dict[str, list[float]], memories: dict[str, Memory]) -> str:
+        """A table, and ours against the better of the others."""
+        lines = [f"{'':24}{'ms/step':>9}{'min':>8}{'examples/s':>12}{'working MB':>12}{'peak MB':>9}"]
+        for name, values in times.items():
+            median = statistics.median(values)
+            lines.append(
+                f"{name:24}{median:9.1f}{min(values):8.1f}{1e3 * self.batch_size / median:12.0f}"
+                f"{memories[name].working:12.0f}{memories[name].peak:9.0f}"
+            )
+        ratios = f"time {time_ratio(times):.2f}, working memory {memory_ratio(memories):.2f}"
+        return "\n".join([*lines, f"Against the best PyTorch: {ratios}"])
+
+
+def time_ratio(times: dict[str, list[float]]) -> float:
+    """Ours over the fastest of the others, medians."""
+    return _ratio({name: statistics.median(values) for name, values in times.items()})
+
+
+def memory_ratio(memories: dict[str, Memory]) -> float:
+    """Ours over the smallest of the others, working memory."""
+    return _ratio({name: used.working for name, used in memories.items()})
+
+
+def _ratio(values: dict[str, float]) -> float:
+    return values[OURS] / min(value for name, value in values.items() if name != OURS)
+
+
+def torch_threads() -> None:
+    """PyTorch on all cores, like ours, with the same weights each time."""
+    import torch
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.manual_seed(0)
+
+
+def run_as_script(contest: Contest, difference: Callable[[], float], name: str | None = None) -> None:
+    """The table, or with the name of a contestant its memory as JSON."""
+    jax.config.update("jax_platforms", "cpu")
+    if find_spec("torch") is None:
+        sys.exit(TORCH_MISSING)
+    if name is not None:
+        print(json.dumps(contest.measure_memory(name)))
+        return
+    print(f"Largest relative difference of loss and gradients: {difference():.1e}")
+    print(contest.report(contest.step_times(), contest.memory()))
+
+
+def _resident(field: str) -> float:
+    """`VmRSS`, what this process holds in memory, or `VmHWM`, the most it has held since `_forget_peak`."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status[field].split()[0]) / 1024
+
+
+def _forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
