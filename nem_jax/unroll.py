@@ -1,5 +1,6 @@
 """EM steps over time: the only loop over them in the package."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,17 +14,22 @@ Step = Callable[[EMState, jax.Array, jax.Array], EMState]
 """`(state, x_noisy [H, W, C], x [H, W, C]) -> state`: `em_step` with its cell, params and options bound."""
 
 _PRODUCTS = {"dot_general", "conv_general_dilated", "conv"}
-"""Primitives that cost more than the memory of their results: matrix products and convolutions."""
+"""Primitives that may cost more than the memory of their results: matrix products and convolutions."""
+
+MIN_STORED_PRODUCTS = 32
+"""A convolution of fewer products per result (on one grey channel: 16) is computed again like what is elementwise."""
 
 REMAT: dict[str, Callable[..., Any]] = {
     "none": lambda body: body,
-    "elementwise": lambda body: jax.checkpoint(body, prevent_cse=False, policy=_is_product),
+    "elementwise": lambda body: jax.checkpoint(body, prevent_cse=False, policy=_is_costly),
     "all": lambda body: jax.checkpoint(body, prevent_cse=False),
 }
-"""What the backward pass computes again instead of storing it: nothing, all but products, or all of each step."""
+"""What the backward pass computes again instead of storing it: nothing, all but costly products, or a whole step."""
 
 
-def _is_product(primitive: Any, *avals: Any, **options: Any) -> bool:
+def _is_costly(primitive: Any, *avals: Any, **options: Any) -> bool:
+    if primitive.name == "conv":
+        return math.prod(avals[1].shape[:-1]) >= MIN_STORED_PRODUCTS  # kernel [h, w, I, O]
     return primitive.name in _PRODUCTS
 
 
