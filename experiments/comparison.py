@@ -1,25 +1,24 @@
 """Tables of trained models on several tests, the paper's numbers beside ours: N-EM's table 1, figure 5, section 4.3.
 
 Each line names a configuration, what its test differs in, and what the paper reports. The weights are those of every
-`<directory>/<configuration>_seed<number>` with a finished epoch, or else those that come with the package; lines that
-have neither are left out, and named.
+finished run `<directory>/<configuration>_seed<number>`, or else those that come with the package; lines that have
+neither are left out, and named.
 """
 
+import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import flags
 
 from experiments import figure
-from experiments.trained import describe_subject, evaluate_subject, load_subject
+from experiments.trained import DIRECTORY, describe_subject, evaluate_subject, load_subject, with_weights
 from nem_jax import charts
 from nem_jax.evaluation import summarise
 from nem_jax.launch import launch
 from nem_jax.pretrained import pretrained_names
-from nem_jax.training.stages import is_run
-
-_DIRECTORY = flags.DEFINE_string("directory", "runs", "holds the runs, <configuration>_seed<number>")
+from nem_jax.training.workdir import RESULT
 
 
 class Line(NamedTuple):
@@ -34,16 +33,43 @@ class Line(NamedTuple):
     fields: dict[str, Any]
     """What the test differs in from the training, by dotted names."""
     paper: tuple[float, float] | None = None
-    """Mean and standard deviation, nan if not given."""
+    """Mean and standard deviation."""
     score: str = "ami_max_mean"
     """What is compared, by its name in `evaluation.summarise`."""
 
 
 def sources(experiment: str, name: str, directory: Path) -> list[str]:
     """The weights of a configuration: runs of it in `directory`, or else the package's."""
-    runs = [str(path) for path in sorted(directory.glob(f"{name}_seed*")) if is_run(path)]
+    numbered = sorted(path for path in directory.glob(f"{name}_seed*") if re.fullmatch(r".*_seed\d+", path.name))
+    runs = [str(path) for path in numbered if (path / RESULT).exists()]
     packaged = f"{experiment}_{name}"
     return runs or [packaged] * (packaged in pretrained_names())
+
+
+def score_line(line: Line, found: list[str]) -> dict[str, Any]:
+    """Mean, standard deviation (if there are several) and record of each of the weights `found`.
+
+    Raises:
+        ValueError: they are those of another configuration.
+    """
+    first, runs = load_subject(found[0], line.fields), []
+    for source in found:
+        subject = first if source == found[0] else with_weights(first, source)
+        if subject.trained.name != line.name:
+            raise ValueError(f"{source} holds weights of {subject.trained.name}, not of {line.name}")
+        scores = summarise(evaluate_subject(subject))
+        print(f"{line.group}, {line.series}: {line.score} {scores[line.score]:.4f} ({source})")
+        runs.append({**describe_subject(subject), **_training(source), "scores": scores})
+    values = [run["scores"][line.score] for run in runs]
+    std = float(np.std(values)) if len(values) > 1 else None
+    return {**line._asdict(), "ours": {"mean": float(np.mean(values)), "std": std, "per_run": values}, "runs": runs}
+
+
+def _training(source: str) -> dict[str, Any]:
+    """How long a run was trained; of the package's weights their result says it."""
+    file = Path(source) / RESULT
+    result = json.loads(file.read_text()) if file.exists() else {}
+    return {name: result[name] for name in ("epochs", "best_epoch", "stopped_early", "command") if name in result}
 
 
 def measure(experiment: str, lines: list[Line]) -> figure.Measured:
@@ -54,36 +80,28 @@ def measure(experiment: str, lines: list[Line]) -> figure.Measured:
     """
     measured, missing = [], []
     for line in lines:
-        found = sources(experiment, line.name, Path(_DIRECTORY.value))
-        if not found:
+        found = sources(experiment, line.name, Path(DIRECTORY.value))
+        if found:
+            measured.append(score_line(line, found))
+        else:
             missing.append(line.name)
-            continue
-        runs = []
-        for source in found:
-            subject = load_subject(source, line.fields)
-            scores = summarise(evaluate_subject(subject))
-            runs.append({**describe_subject(subject), "scores": scores})
-            print(f"{line.group}, {line.series}: {line.score} {scores[line.score]:.4f} ({source})")
-        values = [run["scores"][line.score] for run in runs]
-        ours = {"mean": float(np.mean(values)), "std": float(np.std(values)), "per_run": values}
-        measured.append({**line._asdict(), "ours": ours, "runs": runs})
     if not measured:
         names = ", ".join(dict.fromkeys(missing))
-        raise ValueError(f"directory {_DIRECTORY.value} holds no run <configuration>_seed<number> of {names}")
+        raise ValueError(f"directory {DIRECTORY.value} holds no finished run <configuration>_seed<number> of {names}")
     return {"lines": measured, "without_weights": list(dict.fromkeys(missing))}, {}
 
 
 def draw(record: dict[str, Any], path: Path, ylabel: str) -> None:
     """Bars: a group for each test, the paper's number beside ours."""
-    lines, unknown = record["lines"], (np.nan, np.nan)
+    lines, unknown = record["lines"], (None, None)
     groups = list(dict.fromkeys(line["group"] for line in lines))
-    series: dict[str, dict[str, tuple[float, float]]] = {}
+    series: dict[str, dict[str, tuple[float | None, float | None]]] = {}
     for line in lines:
         if line["paper"]:
             series.setdefault(f"{line['series']}, paper", {})[line["group"]] = tuple(line["paper"])
         series.setdefault(line["series"], {})[line["group"]] = (line["ours"]["mean"], line["ours"]["std"])
     bars = {label: [found.get(group, unknown) for group in groups] for label, found in series.items()}
-    charts.bars(groups, bars, ylabel).savefig(figure.picture(path))
+    charts.bars(groups, bars, ylabel).savefig(figure.beside(path))
 
 
 def compare(experiment: str, name: str, lines: list[Line], ylabel: str) -> None:

@@ -15,7 +15,7 @@ from absl import flags
 from nem_jax import provenance
 from nem_jax.training.workdir import write_json
 
-_OUTPUT = flags.DEFINE_string("output", None, "path of the files, without their suffix")
+OUTPUT = flags.DEFINE_string("output", None, "path of the new files, without their suffix")
 _REDRAW = flags.DEFINE_boolean("redraw", False, "compute nothing: draw again from the files that are there")
 
 HERE = Path(__file__).parent
@@ -36,17 +36,13 @@ def produce(
     Raises:
         ValueError: there are numbers already, which are not replaced; or none to draw from.
     """
-    path = Path(_OUTPUT.value) if _OUTPUT.value else default
-    file, arrays_file = (path.with_name(path.name + suffix) for suffix in (".json", ".npz"))
-    if file.exists() != _REDRAW.value:
-        raise ValueError(
-            f"{file} exists already: draw it again with --redraw, or remove it"
-            if file.exists()
-            else f"{file} does not exist: there is nothing to redraw"
-        )
+    path = Path(OUTPUT.value) if OUTPUT.value else default
+    file, arrays_file = beside(path, ".json"), beside(path, ".npz")
+    if _REDRAW.value and not file.exists():
+        raise ValueError(f"{file} does not exist: there is nothing to redraw")
     if not _REDRAW.value:
+        make_room(file)
         record, arrays = measure()
-        path.parent.mkdir(parents=True, exist_ok=True)
         if arrays:
             np.savez_compressed(arrays_file, **arrays)
         write_json(file, {**record, **provenance.record()})
@@ -56,6 +52,20 @@ def produce(
     print(f"numbers: {file}")
 
 
-def picture(path: Path, suffix: str = ".png") -> Path:
-    """Where a figure's picture lies."""
+def make_room(file: Path) -> None:
+    """Before anything is computed: `file` is not there, its directory is.
+
+    Raises:
+        ValueError: it exists, or its directory cannot be made.
+    """
+    if file.exists():
+        raise ValueError(f"{file} exists already: remove it, or have a figure drawn again with --redraw")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"output {file} cannot be written: {error.strerror}") from error
+
+
+def beside(path: Path, suffix: str = ".png") -> Path:
+    """The file of a figure with this suffix: names may have dots."""
     return path.with_name(path.name + suffix)

@@ -20,7 +20,7 @@ from experiments import table
 from nem_jax.launch import launch
 from nem_jax.pretrained import DIRECTORY
 from nem_jax.training.logs import METRICS
-from nem_jax.training.workdir import OVERVIEW, RESULT, WEIGHTS, to_json, write_json
+from nem_jax.training.workdir import OVERVIEW, RESULT, WEIGHTS, portable, to_json, write_json
 
 _WORKDIRS = flags.DEFINE_list("workdirs", [], "directories of finished runs, one per seed")
 
@@ -56,11 +56,6 @@ def aggregate(results: list[dict[str, Any]], paper: dict[str, Any]) -> dict[str,
     }
 
 
-def portable(config: dict[str, Any]) -> dict[str, Any]:
-    """A run's configuration without where its machine keeps MNIST, which changes no number."""
-    return {**config, "data": {**config["data"], "mnist_dir": None}}
-
-
 def learning_curve(workdir: Path) -> dict[str, list[float]]:
     """Validation loss and AMI after each epoch, from the run's metrics.jsonl, of all its stages in order."""
     files = sorted(workdir.glob(f"stage_*/{METRICS}")) or [workdir / METRICS]
@@ -74,6 +69,21 @@ def best_run(results: list[dict[str, Any]]) -> dict[str, Any]:
     return min(results, key=lambda result: result["best_valid_loss"])
 
 
+def result_file(experiment: str, name: str, root: Path = Path(__file__).parent) -> Path:
+    """Where the result of a configuration lies."""
+    return root / experiment / "results" / f"{name}.json"
+
+
+def check_seeds(file: Path, seeds: int) -> None:
+    """A result is not replaced by one of fewer seeds.
+
+    Raises:
+        ValueError: it has more.
+    """
+    if file.exists() and len(json.loads(file.read_text())["seeds"]) > seeds:
+        raise ValueError(f"{file} has more seeds than the {seeds} given: remove it first to replace it")
+
+
 def publish(workdirs: list[Path], root: Path = Path(__file__).parent, weights: Path = DIRECTORY) -> None:
     """Publish finished runs of one named configuration under `root`, their best weights in `weights`.
 
@@ -84,6 +94,9 @@ def publish(workdirs: list[Path], root: Path = Path(__file__).parent, weights: P
         if not (path / RESULT).exists():
             raise ValueError(f"workdir {path} holds no finished run")
     results = [json.loads((path / RESULT).read_text()) for path in workdirs]
+    for path, result in zip(workdirs, results, strict=True):
+        if len(result.get("stages", [])) < len(result["config"]["stages"]):
+            raise ValueError(f"workdir {path} was ended before its last stage")
     experiment, name = results[0]["config"]["experiment"], results[0]["config"]["name"]
     module = importlib.import_module(f"experiments.{experiment}.config")
     if {**portable(results[0]["config"]), "seed": 0} != {**to_json(module.get_config(name)), "seed": 0}:
@@ -92,9 +105,8 @@ def publish(workdirs: list[Path], root: Path = Path(__file__).parent, weights: P
     target = root / experiment / "results"
     target.mkdir(parents=True, exist_ok=True)
     weights.mkdir(exist_ok=True)
-    file = target / f"{name}.json"
-    if file.exists() and len(json.loads(file.read_text())["seeds"]) > len(results):
-        raise ValueError(f"{file} has more seeds than the {len(results)} given: remove it first to replace it")
+    file = result_file(experiment, name, root)
+    check_seeds(file, len(results))
     best = workdirs[results.index(best_run(results))]
     record["learning_curves"] = [learning_curve(path) for path in workdirs]
     write_json(file, record)

@@ -10,8 +10,11 @@ import importlib
 from pathlib import Path
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from experiments import publish, table
+from experiments.trained import DIRECTORY, MNIST_DIR
+from nem_jax.config import build_stages
 from nem_jax.launch import launch
 from nem_jax.training.run import run
 from nem_jax.training.workdir import RESULT
@@ -21,31 +24,37 @@ EXPERIMENTS = ("static_shapes", "flying_shapes", "flying_mnist")
 _EXPERIMENT = flags.DEFINE_enum("experiment", None, EXPERIMENTS, "whose configurations", required=True)
 _NAMES = flags.DEFINE_list("names", [], "configurations, by name; default: those of the paper's main comparison")
 _SEEDS = flags.DEFINE_integer("seeds", 5, "number of seeds of each configuration", lower_bound=1)
-_DIRECTORY = flags.DEFINE_string("directory", "runs", "where the runs are kept, one directory each")
-_MNIST_DIR = flags.DEFINE_string("mnist_dir", None, "holds MNIST's IDX files")
 _PUBLISH = flags.DEFINE_boolean("publish", True, "write results, pictures, weights and the table")
 
 
-def run_all(experiment: str, name: str, seeds: int, directory: Path, mnist_dir: str | None = None) -> list[Path]:
-    """Every seed of one configuration, finished; returns their directories."""
+def runs(experiment: str, names: list[str], seeds: int, directory: Path) -> dict[str, dict[Path, ConfigDict]]:
+    """Directory and configuration of every seed, by the configurations' names, all of them checked.
+
+    Raises:
+        ValueError: see `build_stages`; or a name is none of the experiment's, or has a result of more seeds.
+    """
     module = importlib.import_module(f"experiments.{experiment}.config")
-    workdirs = [directory / f"{name}_seed{seed}" for seed in range(seeds)]
-    for seed, workdir in enumerate(workdirs):
-        if not (workdir / RESULT).exists():
+    planned: dict[str, dict[Path, ConfigDict]] = {}
+    for name in names or module.SWEEP:
+        if _PUBLISH.value:
+            publish.check_seeds(publish.result_file(experiment, name), seeds)
+        planned[name] = {}
+        for seed in range(seeds):
             config = module.get_config(name)
-            config.seed, config.data.mnist_dir = seed, mnist_dir
-            run(config, str(workdir))
-    return workdirs
+            config.seed, config.data.mnist_dir = seed, MNIST_DIR.value
+            build_stages(config)
+            planned[name][directory / f"{name}_seed{seed}"] = config
+    return planned
 
 
 def main() -> None:
     """Train what is missing, then publish."""
-    experiment = _EXPERIMENT.value
-    default = importlib.import_module(f"experiments.{experiment}.config").SWEEP
-    for name in _NAMES.value or default:
-        workdirs = run_all(experiment, name, _SEEDS.value, Path(_DIRECTORY.value), _MNIST_DIR.value)
+    for configs in runs(_EXPERIMENT.value, _NAMES.value, _SEEDS.value, Path(DIRECTORY.value)).values():
+        for workdir, config in configs.items():
+            if not (workdir / RESULT).exists():
+                run(config, str(workdir))
         if _PUBLISH.value:
-            publish.publish(workdirs)
+            publish.publish(list(configs))
             table.write()
 
 

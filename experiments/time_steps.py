@@ -1,49 +1,58 @@
 """N-EM's figure 6: AMI at each time step, also beyond the trained ones: mean and quartiles over the test set.
 
-python -m experiments.time_steps --trained=flying_mnist_direct --num_steps=50 --mnist_dir=DIRECTORY
+    python -m experiments.time_steps --trained=flying_mnist_direct --num_steps=50 --mnist_dir=DIRECTORY
+
+Several weights, separated by commas, give a curve each.
 """
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags
 
 from experiments import figure
-from experiments.trained import describe_subject, evaluate_subject, load_subject
+from experiments.trained import NUM_STEPS, describe_subject, evaluate_subject, load_subject, trained_name
 from nem_jax import charts
 from nem_jax.evaluation import quartiles
 from nem_jax.launch import launch
 
-_TRAINED = flags.DEFINE_list(
-    "trained", None, "runs' directories, or weights of the package: a curve each", required=True
-)
-_NUM_STEPS = flags.DEFINE_integer("num_steps", 50, "T", lower_bound=1)
+
+def names() -> dict[str, str]:
+    """What --trained lists, by the names of the curves.
+
+    Raises:
+        ValueError: two have the same.
+    """
+    found = trained_name().split(",")
+    named = {Path(source).name: source for source in found}
+    if len(named) < len(found):
+        raise ValueError(f"trained must list weights whose last names differ, got {', '.join(found)}")
+    return named
 
 
 def measure() -> figure.Measured:
     """AMI (max) at each step of all test examples, for each of the weights."""
     curves = {}
-    for source in _TRAINED.value:
-        subject = load_subject(source, {"model.num_steps": _NUM_STEPS.value, "model.step_weights": "all"})
-        evaluation = evaluate_subject(subject)
-        curves[Path(source).name] = {
-            **describe_subject(subject),
-            "ami_max": quartiles(np.asarray(evaluation.scores.ami_max)),
-        }
-    return {"trained_steps": subject.trained.model.num_steps, "curves": curves}, {}
+    for name, source in names().items():
+        subject = load_subject(source, {"model.num_steps": NUM_STEPS.value, "model.step_weights": "all"})
+        ami = np.asarray(evaluate_subject(subject).scores.ami_max)
+        trained_steps = subject.trained.model.num_steps
+        curves[name] = {**describe_subject(subject), "trained_steps": trained_steps, "ami_max": quartiles(ami)}
+    return {"curves": curves}, {}
 
 
 def draw(record: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> None:
-    """A curve for each of the weights."""
-    curves = {name: curve["ami_max"] for name, curve in record["curves"].items()}
-    charts.curve(curves, "AMI (max)", record["trained_steps"]).savefig(figure.picture(path))
+    """A curve for each of the weights, and where training ended if it is the same for all."""
+    curves = record["curves"]
+    trained_steps = {curve["trained_steps"] for curve in curves.values()}
+    shown = {name: curve["ami_max"] for name, curve in curves.items()}
+    figure_6 = charts.curve(shown, "AMI (max)", trained_steps.pop() if len(trained_steps) == 1 else None)
+    figure_6.savefig(figure.beside(path))
 
 
 def main() -> None:
     """Measure and draw."""
-    name = "_".join(Path(source).name for source in _TRAINED.value)
-    figure.produce(Path("runs") / "figures" / f"time_steps_{name}", measure, draw)
+    figure.produce(Path("runs") / "figures" / f"time_steps_{'_'.join(names())}", measure, draw)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Trained weights on other data, with another K or T: what every evaluation command begins with."""
+"""Trained weights on other data, with another K or T: what every evaluation command begins with, and its flags."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -14,37 +14,86 @@ from nem_jax.training.stages import load_trained
 from nem_jax.types import Params
 from nem_jax.weights import weights_sha256
 
-_MNIST_DIR = flags.DEFINE_string("mnist_dir", None, "holds MNIST's IDX files, if not where the training found them")
+TRAINED = flags.DEFINE_string("trained", None, "a run's directory, or weights that come with the package")
+NUM_STEPS = flags.DEFINE_integer("num_steps", None, "T, if not the trained one", lower_bound=1)
+EXAMPLE = flags.DEFINE_integer("example", 0, "number of the test example that is drawn", lower_bound=0)
+DIRECTORY = flags.DEFINE_string("directory", "runs", "holds runs by the names <configuration>_seed<number>")
+MNIST_DIR = flags.DEFINE_string("mnist_dir", None, "holds MNIST's IDX files, if not where the training found them")
 _NUM_TEST = flags.DEFINE_integer("num_test", None, "test examples, if not the trained number", lower_bound=1)
 
 
 class Subject(NamedTuple):
-    """What is evaluated: weights, and an experiment that differs from theirs in some fields."""
+    """What is evaluated: weights, and an experiment that may differ from theirs."""
 
     source: str
     trained: ConfigDict
     """The weights' own configuration."""
-    experiment: Experiment
     params: Params
+    data: dict[str, Any]
+    """Where the examples come from, for the record."""
+    experiment: Experiment
     dataset: Dataset
 
 
-def load_subject(source: str, fields: dict[str, Any] | None = None) -> Subject:
-    """The weights `source` (a run's directory or a name), and its experiment with dotted `fields` changed.
+def trained_name() -> str:
+    """What --trained says.
 
-    Fields that are None stay as they are; the flags --mnist_dir and --num_test are changes too.
+    Raises:
+        ValueError: nothing.
+    """
+    if not TRAINED.value:
+        raise ValueError("give the weights: --trained=DIRECTORY, or the name of some that come with nem_jax")
+    return TRAINED.value
+
+
+def load_subject(source: str, fields: dict[str, Any] | None = None, num_ahead: int = 0) -> Subject:
+    """The weights `source` (a run's directory or a name), and their experiment with dotted `fields` changed.
+
+    Fields that are None stay as they are; the flags --mnist_dir and --num_test are changes too. Sequences have
+    `num_ahead` frames more than the model's steps need. Another generator takes the place of a stored data set.
 
     Raises:
         ValueError: see `load_trained` and `build_experiment`.
     """
     trained, params = load_trained(source)
     config = trained.copy_and_resolve_references()
-    for field, new in {"data.mnist_dir": _MNIST_DIR.value, "data.num_test": _NUM_TEST.value, **(fields or {})}.items():
+    changes = {"data.mnist_dir": MNIST_DIR.value, "data.num_test": _NUM_TEST.value, **(fields or {})}
+    for field, new in changes.items():
         if new is not None:
             section, name = field.split(".")
             config[section][name] = new
+    if changes.get("data.generator") is not None:
+        config.data.path = None
     experiment = build_experiment(config)
-    return Subject(source, trained, experiment, params, experiment.load_data())
+    config.model.num_steps += num_ahead
+    dataset = build_experiment(config).load_data()
+    names = ("path", "generator", "digits", "digit_pool", "num_objects", "seed")
+    return Subject(source, trained, params, {name: config.data[name] for name in names}, experiment, dataset)
+
+
+def with_weights(subject: Subject, source: str) -> Subject:
+    """Other weights of the same configuration, seed apart, on the same test: nothing is compiled or loaded again."""
+    trained, params = load_trained(source)
+    experiment = dataclasses.replace(subject.experiment, seed=trained.seed)
+    return subject._replace(source=source, trained=trained, params=params, experiment=experiment)
+
+
+def without_noise(subject: Subject) -> Subject:
+    """The same on clean input."""
+    model = dataclasses.replace(subject.experiment.model, corrupt=lambda key, x: x)
+    return subject._replace(experiment=dataclasses.replace(subject.experiment, model=model, noise="none"))
+
+
+def check_example(subject: Subject) -> int:
+    """The number of the test example that --example names.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    size = subject.dataset.splits["test"].size
+    if EXAMPLE.value >= size:
+        raise ValueError(f"example must be from 0 to {size - 1}, got {EXAMPLE.value}")
+    return EXAMPLE.value
 
 
 def evaluate_subject(subject: Subject, split: str = "test", draw: int = 0) -> Evaluation:
@@ -55,13 +104,11 @@ def evaluate_subject(subject: Subject, split: str = "test", draw: int = 0) -> Ev
 
 
 def describe_subject(subject: Subject, split: str = "test", gamma_draws: int = 1) -> dict[str, Any]:
-    """The record of an evaluation: weights and protocol."""
+    """The record of an evaluation: weights, data and protocol."""
     experiment = subject.experiment
-    protocol = describe_protocol(experiment.model, subject.dataset, split, experiment.noise, gamma_draws)
-    return {"trained": subject.source, "weights_sha256": weights_sha256(subject.params), "protocol": protocol}
-
-
-def without_noise(subject: Subject) -> Subject:
-    """The same on clean input."""
-    model = dataclasses.replace(subject.experiment.model, corrupt=lambda key, x: x)
-    return subject._replace(experiment=dataclasses.replace(subject.experiment, model=model, noise="none"))
+    return {
+        "trained": subject.source,
+        "weights_sha256": weights_sha256(subject.params),
+        "data": subject.data,
+        "protocol": describe_protocol(experiment.model, subject.dataset, split, experiment.noise, gamma_draws),
+    }

@@ -33,12 +33,12 @@ def curve(curves: Mapping[str, Mapping[str, ArrayLike]], ylabel: str, trained_st
     return figure
 
 
-def bars(groups: list[str], series: dict[str, list[tuple[float, float]]], ylabel: str) -> Figure:
+def bars(groups: list[str], series: dict[str, list[tuple[float | None, float | None]]], ylabel: str) -> Figure:
     """Grouped bars with error bars: N-EM's table 1 or figure 5, the paper's numbers beside ours.
 
     Args:
         groups: labels on the x axis.
-        series: for each label in the legend the (mean, standard deviation) in each group, nan where unknown.
+        series: for each label in the legend the (mean, standard deviation) in each group, None where unknown.
         ylabel: what is plotted.
 
     Raises:

@@ -55,8 +55,11 @@ def test_stages_set_their_fields_and_nothing_else():
     [
         ({"data.digit_pol": 5}, "stages[0] sets data.digit_pol, which is no field of data or training"),
         ({"model.num_steps": 5}, "stages[0] sets model.num_steps, which is no field of data or training"),
+        ({"data.image_size": 24}, "stages[0] sets data.image_size, which all stages share"),
+        ({"training.init_from": "x"}, "stages[0] sets training.init_from, which all stages share"),
+        (["data.digit_pool", 5], "stages[0] must be a dictionary of dotted fields, got ['data.digit_pool', 5]"),
+        ({"training.learning_rate": 1.0}, "training.learning_rate is 0.0005, but stages[0] sets it to 1.0: give both"),
         ({"training.batch_size": "many"}, "stages[0] sets training.batch_size to 'many', of the wrong type"),
-        ({"training.batch_size": 0}, "training.batch_size must be an integer from 1"),
     ],
 )
 def test_bad_stages_are_one_sentence(stage, sentence):

@@ -64,11 +64,11 @@ def test_a_start_from_weights_that_are_not_there_is_refused(launch, tmp_path, as
 @pytest.mark.smoke
 def test_the_weights_are_scored_again_with_other_k_and_t(finished, launch, tmp_path, assert_one_sentence):
     path, _ = finished
-    output = tmp_path / "scores.json"
+    output = tmp_path / "scores"
     arguments = ("--num_components=5", "--num_steps=4", "--gamma_draws=2", "--clean", f"--output={output}")
     done = launch("experiments.evaluate", f"--trained={path}", *arguments)
     assert done.returncode == 0, done.stderr
-    scores = json.loads(output.read_text())
+    scores = json.loads((tmp_path / "scores.json").read_text())
     assert len(scores["draws"]) == 2
     assert scores["draws"][0] != scores["draws"][1]
     assert scores["protocol"]["num_components"] == 5
@@ -118,7 +118,7 @@ def test_a_finished_run_and_another_configuration_are_refused(finished, launch, 
 
 def test_what_is_no_run_cannot_be_evaluated(launch, tmp_path, assert_one_sentence):
     assert_one_sentence(launch("experiments.evaluate", f"--trained={tmp_path}"), "holds no run with a checkpoint")
-    assert_one_sentence(launch("experiments.evaluate"), "give the weights to score: --trained=")
+    assert_one_sentence(launch("experiments.evaluate"), "give the weights: --trained=")
 
 
 def test_the_authors_file_layout_trains(launch, tmp_path, assert_one_sentence):
@@ -175,7 +175,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_numbers(launch, environment
     assert killed["scores"] == whole["scores"]
 
 
-def test_the_whole_section_is_one_command(launch, tmp_path):
+def test_the_whole_section_is_one_command(launch, tmp_path, assert_one_sentence):
     arguments = ("--experiment=static_shapes", "--names=smoke", "--seeds=2", "--nopublish", f"--directory={tmp_path}")
     done = launch("experiments.sweep", *arguments)
     assert done.returncode == 0, done.stderr
@@ -183,3 +183,8 @@ def test_the_whole_section_is_one_command(launch, tmp_path):
     assert [result["config"]["seed"] for result in seeds] == [0, 1]
     assert seeds[0]["weights_sha256"] != seeds[1]["weights_sha256"]
     assert launch("experiments.sweep", *arguments).returncode == 0  # nothing is left to do
+    done = launch(
+        "experiments.sweep", "--experiment=static_shapes", "--names=smoke,nope", f"--directory={tmp_path / 'new'}"
+    )
+    assert_one_sentence(done, "config must be one of rnn_em, ")
+    assert not (tmp_path / "new").exists()

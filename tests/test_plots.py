@@ -178,7 +178,7 @@ def test_a_curve_need_not_say_how_long_training_was():
 
 
 def test_bars_stand_side_by_side_with_their_deviations(tmp_path):
-    series = {"paper": [(0.97, 0.02), (0.5, np.nan), (0.7, 0.0)], "ours": [(0.98, 0.01), (0.6, 0.1), (np.nan, np.nan)]}
+    series = {"paper": [(0.97, 0.02), (0.5, None), (0.7, 0.0)], "ours": [(0.98, 0.01), (0.6, 0.1), (None, None)]}
     figure = charts.bars(["N-EM", "RNN-EM", "Tagger"], series, "AMI")
     (axis,) = figure.axes
     paper, ours = (container for container in axis.containers if hasattr(container, "patches"))

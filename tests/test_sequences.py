@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 
 import numpy as np
 import PIL.Image
@@ -11,8 +12,8 @@ from nem_jax.training.logs import METRICS
 from nem_jax.training.workdir import RESULT
 
 
-def train(launch, experiment, workdir, *arguments):
-    config = f"--config=experiments/{experiment}/config.py:smoke"
+def train(launch, experiment, workdir, *arguments, name="smoke"):
+    config = f"--config=experiments/{experiment}/config.py:{name}"
     return launch(f"experiments.{experiment}.run", config, f"--workdir={workdir}", *arguments)
 
 
@@ -20,17 +21,31 @@ def read(path):
     return json.loads(path.read_text())
 
 
+SMALL = [
+    f"--config.{field}"
+    for field in (
+        "data.num_training=96", "data.num_validation=32", "data.num_test=32", "model.num_steps=3",
+        "model.hidden_size=8", "model.features=(4,)", "model.dense_size=16", "training.batch_size=16",
+        "training.max_epochs=2", "training.log_interval=3",
+    )
+]  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def runs(launch, tmp_path_factory):
-    """A directory of runs, named as if the small ones were the paper's."""
+    """Small runs of the paper's configurations, and one in stages."""
     path = tmp_path_factory.mktemp("runs")
-    for experiment, name in (("flying_shapes", "rnn_em_3_3"), ("flying_mnist", "direct")):
-        done = train(launch, experiment, path / f"{name}_seed0")
+    digits = ("--config.data.digits=sklearn", "--config.data.image_size=16")
+    for done in (
+        train(launch, "flying_shapes", path / "rnn_em_3_3_seed0", *SMALL, name="rnn_em_3_3"),
+        train(launch, "flying_mnist", path / "direct_seed0", *SMALL, *digits, name="direct"),
+        train(launch, "flying_mnist", path / "smoke_seed0"),
+    ):
         assert done.returncode == 0, done.stderr
     return path
 
 
-@pytest.mark.parametrize("name", ["rnn_em_3_3", "direct"])
+@pytest.mark.parametrize("name", ["rnn_em_3_3", "direct", "smoke"])
 def test_sequences_train_from_the_command_line(runs, name):
     result = read(runs / f"{name}_seed0" / RESULT)
     assert result["protocol"]["scored_steps"] == "mean over all, and the last"
@@ -38,51 +53,85 @@ def test_sequences_train_from_the_command_line(runs, name):
 
 
 def test_each_stage_goes_on_from_the_one_before(runs):
-    run = runs / "direct_seed0"
+    run = runs / "smoke_seed0"
     assert [stage["epochs"] for stage in read(run / RESULT)["stages"]] == [1, 1]
     first, second = (json.loads((run / f"stage_{number}" / METRICS).read_text()) for number in (1, 2))
     assert first["step"] == second["step"] == 6
     assert second["valid_total"] < first["valid_total"]
 
 
-def test_digits_are_scored_with_more_of_them_and_standing_still(runs, launch, tmp_path):
+def test_a_run_ended_before_its_last_stage_is_scored_on_the_last_stages_data(runs, launch, tmp_path):
+    copy = shutil.copytree(runs / "smoke_seed0", tmp_path / "run")
+    shutil.rmtree(copy / "stage_2")
+    (copy / RESULT).unlink()
+    assert train(launch, "flying_mnist", copy, "--stop_now").returncode == 0
+    assert not (copy / "stage_2").exists()
+    result = read(copy / RESULT)
+    assert len(result["stages"]) == 1
+    assert launch("experiments.evaluate", f"--trained={copy}", f"--output={tmp_path / 'again'}").returncode == 0
+    assert read(tmp_path / "again.json")["mean"] == result["scores"]
+
+
+def test_scores_on_other_data_and_with_another_model(runs, launch, tmp_path):
+    """One change at a time: each is in the record, and changes the score."""
     trained = f"--trained={runs / 'direct_seed0'}"
-    done = launch(
-        "experiments.evaluate", trained, "--num_objects=3", "--num_components=3", f"--output={tmp_path / 'a'}"
-    )
-    assert done.returncode == 0, done.stderr
-    assert read(tmp_path / "a")["protocol"]["num_components"] == 3
-    static = ("--generator=static_mnist", "--num_steps=5", f"--output={tmp_path / 'b'}")
-    done = launch("experiments.evaluate", trained, *static)
-    assert done.returncode == 0, done.stderr
-    assert read(tmp_path / "b")["protocol"]["num_steps"] == 5
-    assert read(tmp_path / "b")["mean"] != read(tmp_path / "a")["mean"]
+    same = read(runs / "direct_seed0" / RESULT)["scores"]["ami_max_mean"]
+    scores = {same}
+    for flag, section, value in (
+        ("num_objects", "data", 3),
+        ("generator", "data", "static_mnist"),
+        ("num_components", "protocol", 3),
+        ("num_steps", "protocol", 5),
+    ):
+        done = launch("experiments.evaluate", trained, f"--{flag}={value}", f"--output={tmp_path / flag}")
+        assert done.returncode == 0, done.stderr
+        record = read(tmp_path / f"{flag}.json")
+        assert record[section][flag] == value
+        scores.add(record["mean"]["ami_max_mean"])
+    assert len(scores) == 5
 
 
 def test_a_table_has_each_line_that_has_weights(runs, launch, tmp_path):
-    """Figures 4 to 7 aside, the others are the same program with other lines."""
-    output = tmp_path / "table"
-    arguments = (f"--directory={runs}", f"--output={output}")
+    arguments = (f"--directory={runs}", f"--output={tmp_path / 'table'}")
     done = launch("experiments.flying_shapes.table_1", *arguments)
     assert done.returncode == 0, done.stderr
     record = read(tmp_path / "table.json")
-    same, other = (line for line in record["lines"] if line["name"] == "rnn_em_3_3")
+    same, other = record["lines"]
     assert same["paper"] == [0.97, 0.005]
     assert same["ours"]["mean"] == pytest.approx(read(runs / "rnn_em_3_3_seed0" / RESULT)["scores"]["ami_max_mean"])
     assert other["runs"][0]["protocol"]["num_components"] == 5
-    assert other["ours"]["mean"] != same["ours"]["mean"]
-    named = {line["name"] for line in record["lines"]} | set(record["without_weights"])
-    assert named == {"rnn_em_3_3", "rnn_em_3_5", "rnn_em_5_3", "rnn_em_5_5"}
+    assert other["runs"][0]["epochs"] == 2
+    assert record["without_weights"] == ["rnn_em_3_5", "rnn_em_5_3", "rnn_em_5_5"]
     (tmp_path / "table.png").unlink()
     assert launch("experiments.flying_shapes.table_1", *arguments, "--redraw").returncode == 0
     assert (tmp_path / "table.png").exists()
+
+
+def test_three_and_static_digits_are_compared(runs, launch, tmp_path):
+    output = f"--output={tmp_path / 'digits'}"
+    done = launch("experiments.flying_mnist.section_4_3", f"--directory={runs}", output, "--num_test=8")
+    assert done.returncode == 0, done.stderr
+    lines = {line["group"]: line for line in read(tmp_path / "digits.json")["lines"]}
+    assert [line["runs"][0]["data"]["num_objects"] for line in lines.values()] == [2, 3, 2]
+    static = lines["2 static digits, step 50"]
+    assert static["runs"][0]["data"]["generator"] == "static_mnist"
+    assert static["runs"][0]["protocol"]["num_steps"] == 50
+    assert static["ours"]["mean"] == static["runs"][0]["scores"]["ami_max_last"]
+
+
+def test_weights_under_another_name_are_refused(runs, launch, tmp_path, assert_one_sentence):
+    (tmp_path / "rnn_ae_3_seed0").symlink_to(runs / "rnn_em_3_3_seed0")
+    done = launch("experiments.flying_shapes.figure_5", f"--directory={tmp_path}", f"--output={tmp_path / 'figure'}")
+    assert_one_sentence(done, "holds weights of rnn_em_3_3, not of rnn_ae_3")
 
 
 def test_a_figure_is_not_replaced_and_not_drawn_from_nothing(runs, launch, tmp_path, assert_one_sentence):
     arguments = ("experiments.sequence", f"--trained={runs / 'rnn_em_3_3_seed0'}", f"--output={tmp_path / 'figure'}")
     assert_one_sentence(launch(*arguments, "--redraw"), "figure.json does not exist: there is nothing to redraw")
     (tmp_path / "figure.json").write_text("{}")
-    assert_one_sentence(launch(*arguments), "figure.json exists already: draw it again with --redraw, or remove it")
+    assert_one_sentence(
+        launch(*arguments), "figure.json exists already: remove it, or have a figure drawn again with --redraw"
+    )
 
 
 def test_a_sequence_is_drawn_and_animated(runs, launch, tmp_path):
@@ -101,9 +150,9 @@ def test_ami_at_each_step_also_beyond_the_trained_ones(runs, launch, tmp_path):
     output = f"--output={tmp_path / 'figure'}"
     done = launch("experiments.time_steps", f"--trained={runs / 'rnn_em_3_3_seed0'}", "--num_steps=5", output)
     assert done.returncode == 0, done.stderr
-    record = read(tmp_path / "figure.json")
-    ami = record["curves"]["rnn_em_3_3_seed0"]["ami_max"]
-    assert record["trained_steps"] == 3
+    curve = read(tmp_path / "figure.json")["curves"]["rnn_em_3_3_seed0"]
+    ami = curve["ami_max"]
+    assert curve["trained_steps"] == 3
     assert all(len(values) == 5 for values in ami.values())
     assert np.all(np.array(ami["lower"]) <= ami["upper"])
     assert (tmp_path / "figure.png").exists()
@@ -115,6 +164,7 @@ def test_a_model_goes_on_by_itself(runs, launch, tmp_path):
     assert done.returncode == 0, done.stderr
     record = read(tmp_path / "figure.json")
     assert len(record["upper_bound"]["mean"]) == record["num_observed"] + 2 == 5
+    assert record["protocol"]["num_steps"] == 3
     observed = read(runs / "rnn_em_3_3_seed0" / RESULT)["scores"]["upper_bound"]
     assert record["upper_bound"]["mean"][2] == pytest.approx(observed, rel=1e-5)  # the last step with a frame
     with PIL.Image.open(tmp_path / "figure.gif") as gif:

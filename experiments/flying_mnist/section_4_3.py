@@ -4,13 +4,14 @@ python -m experiments.flying_mnist.section_4_3 --directory=runs --mnist_dir=DIRE
 """
 
 from experiments.comparison import Line, compare
+from experiments.flying_mnist.config import PAPER
 
+SAME = {name: (paper["ami_max"]["mean"], paper["ami_max"]["std"]) for name, paper in PAPER.items()}
 THREE_DIGITS = {"data.num_objects": 3, "model.num_components": 3}
 STATIC = {"data.generator": "static_mnist", "model.num_steps": 50}
 
 LINES = [
-    Line("2 digits", "direct", "direct", {}, (0.819, 0.022)),
-    Line("2 digits", "staged", "staged", {}, (0.917, 0.005)),
+    *(Line("2 digits", name, name, {}, paper) for name, paper in SAME.items()),
     Line("3 digits", "direct", "direct", THREE_DIGITS, (0.729, 0.019)),
     Line("3 digits", "staged", "staged", THREE_DIGITS, (0.838, 0.008)),
     Line("2 static digits, step 50", "direct", "direct", STATIC, (0.619, 0.023), score="ami_max_last"),

@@ -7,19 +7,17 @@ It is the loss of max_k psi after the last step, in nats per image (`losses.loss
 """
 
 from experiments.comparison import Line, compare
-
-SCORE = "upper_bound"
-TASKS = {"denoising": "_denoising", "next step": ""}
+from experiments.flying_shapes.config import DENOISING, FIGURE_5, NUM_OBJECTS_AND_K
 
 
 def lines() -> list[Line]:
     """Each task, number of objects and model; the paper prints no numbers."""
     table = []
-    for task, suffix in TASKS.items():
-        for num_objects in (3, 4, 5):
-            group = f"{task}, {num_objects} objects"
-            table.append(Line(group, "RNN-EM (K = 5)", f"rnn_em_{num_objects}_5{suffix}", {}, score=SCORE))
-            table.append(Line(group, "RNN-AE", f"rnn_ae_{num_objects}{suffix}", {}, score=SCORE))
+    for task, names in {"denoising": DENOISING, "next step": FIGURE_5}.items():
+        for name in names:
+            num_objects, num_components = NUM_OBJECTS_AND_K[name.removesuffix("_denoising")]
+            model = "RNN-AE" if num_components == 1 else f"RNN-EM (K = {num_components})"
+            table.append(Line(f"{task}, {num_objects} objects", model, name, {}, score="upper_bound"))
     return table
 
 

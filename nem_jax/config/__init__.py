@@ -3,7 +3,7 @@
 Every check happens here, before anything is compiled, and names the field and what it may be.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,20 +65,32 @@ def build_stages(config: ConfigDict) -> list[Experiment]:
     stages = value(config, "stages")
     if not stages:
         return [_build(config)]
-    return [_build(_with(config, fields, f"stages[{number}]")) for number, fields in enumerate(stages)]
+    changed = [_with(config, fields, f"stages[{number}]") for number, fields in enumerate(stages)]
+    for field, new in dict(stages[-1]).items():
+        if value(config, field) != new:
+            last = f"stages[{len(stages) - 1}]"
+            raise ValueError(f"{field} is {value(config, field)!r}, but {last} sets it to {new!r}: give both alike")
+    return [_build(stage) for stage in changed]
 
 
 def _with(config: ConfigDict, fields: Any, stage: str) -> ConfigDict:
+    if not isinstance(fields, Mapping):
+        raise ValueError(f"{stage} must be a dictionary of dotted fields, got {fields!r}")
     changed = config.copy_and_resolve_references()
-    for field, new in dict(fields).items():
+    for field, new in fields.items():
         section, _, name = field.partition(".")
         if section not in ("data", "training") or name not in changed[section]:
             raise ValueError(f"{stage} sets {field}, which is no field of data or training")
+        if field in _SHARED_BY_STAGES:
+            raise ValueError(f"{stage} sets {field}, which all stages share")
         try:
             changed[section][name] = new
         except TypeError as error:
             raise ValueError(f"{stage} sets {field} to {new!r}, of the wrong type") from error
     return changed
+
+
+_SHARED_BY_STAGES = ("data.image_size", "training.init_from")
 
 
 def _build(config: ConfigDict) -> Experiment:

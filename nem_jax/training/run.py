@@ -8,10 +8,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from nem_jax import plots, provenance
-from nem_jax.config import Experiment, build_stages
-from nem_jax.data.split import Dataset
+from nem_jax.config import build_stages
 from nem_jax.evaluation import describe_protocol, evaluate, examine, summarise
-from nem_jax.model import NEM
 from nem_jax.training.loop import Training, train
 from nem_jax.training.stages import has_checkpoint, initial_params, stage_paths
 from nem_jax.training.state import TrainState, make_keys
@@ -25,7 +23,7 @@ from nem_jax.training.workdir import (
     to_json,
     write_json,
 )
-from nem_jax.types import Params, PRNGKey
+from nem_jax.types import PRNGKey
 from nem_jax.weights import weights_sha256, write_weights
 
 
@@ -54,16 +52,7 @@ def run(config: ConfigDict, workdir: str, stop_now: bool = False) -> dict[str, A
             stage_path.mkdir(exist_ok=True)
             states.append(train(training, stage_path, params, stop_now))
             params = states[-1].best_params
-        return _finish(stages[: len(states)], states, config, path)
-
-
-def score(
-    experiment: Experiment, model: NEM, params: Params, dataset: Dataset, split: str, gamma_draws: int
-) -> list[dict[str, float]]:
-    """`summarise` of every draw of initial gammas and input noise."""
-    batch_size = experiment.training.batch_size
-    keys = [draw_key(experiment.seed, draw) for draw in range(gamma_draws)]
-    return [summarise(evaluate(model, params, key, dataset, split, batch_size)) for key in keys]
+        return _finish(stages, states, config, path)
 
 
 def draw_key(seed: int, draw: int) -> PRNGKey:
@@ -72,21 +61,22 @@ def draw_key(seed: int, draw: int) -> PRNGKey:
 
 
 def _finish(stages: list[Training], states: list[TrainState], config: ConfigDict, path: Path) -> dict[str, Any]:
+    """Score the last state on the last stage's data, also of a run that was ended before it."""
     experiment, dataset, _ = stages[-1]
-    model, params = experiment.model, states[-1].best_params
-    (scores,) = score(experiment, model, params, dataset, "test", gamma_draws=1)
-    shown = examine(model, params, draw_key(experiment.seed, 0), dataset, "test").last
+    model, params, key = experiment.model, states[-1].best_params, draw_key(experiment.seed, 0)
+    scores = summarise(evaluate(model, params, key, dataset, "test", experiment.training.batch_size))
+    shown = examine(model, params, key, dataset, "test").last
     plots.overview(*shown).savefig(path / OVERVIEW)
     np.savez_compressed((path / OVERVIEW).with_suffix(".npz"), **shown._asdict())
     write_weights(path / WEIGHTS, jax.tree.map(np.asarray, params))
-    trained = [_describe_stage(*stage) for stage in zip(stages, states, strict=True)]
+    trained = [_describe_stage(*stage) for stage in zip(stages, states, strict=False)]
     result = {
         "config": to_json(config),
         "protocol": describe_protocol(model, dataset, "test", experiment.noise, gamma_draws=1),
         "scores": scores,
         **trained[-1],
         "epochs": sum(stage["epochs"] for stage in trained),
-        **({"stages": trained} if len(trained) > 1 else {}),
+        **({"stages": trained} if len(stages) > 1 else {}),
         "weights_sha256": weights_sha256(params),
         **read_provenance(path),
     }

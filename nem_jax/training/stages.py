@@ -44,11 +44,6 @@ def load_trained(source: str) -> tuple[ConfigDict, Params]:
     raise ValueError(f"{source} holds no run with a checkpoint, and is none of the trained weights {names}")
 
 
-def is_run(workdir: Path) -> bool:
-    """Whether `load_trained` finds weights in a directory."""
-    return (workdir / CONFIG).exists() and any(map(has_checkpoint, (workdir, *workdir.glob("stage_*"))))
-
-
 def has_checkpoint(path: Path) -> bool:
     """Whether a stage in `path` has finished an epoch."""
     directory = path / CHECKPOINTS

@@ -38,6 +38,11 @@ def to_json(config: ConfigDict) -> dict[str, Any]:
     return json.loads(config.to_json())
 
 
+def portable(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration, as JSON types, without where its machine keeps MNIST, which changes no number."""
+    return {**config, "data": {**config.get("data", {}), "mnist_dir": None}}
+
+
 def open_workdir(path: Path, config: ConfigDict, provenance: dict[str, Any]) -> None:
     """Make `path` the directory of this run, or check that it is already.
 
@@ -51,7 +56,7 @@ def open_workdir(path: Path, config: ConfigDict, provenance: dict[str, Any]) -> 
             present = json.loads(config_file.read_text())
         except (OSError, json.JSONDecodeError) as error:
             raise WorkdirError(f"{config_file} is not readable: {error}") from error
-        different = _differences(present, to_json(config))
+        different = _differences(portable(present), portable(to_json(config)))
         if different:
             raise WorkdirError(f"{path} belongs to a run of another configuration: {'; '.join(different)}")
         if (path / RESULT).exists():

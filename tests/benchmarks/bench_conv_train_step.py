@@ -181,4 +181,6 @@ def test_a_step_takes_less_time_and_memory_than_pytorch(name):
 
 if __name__ == "__main__":
     experiment = sys.argv[1] if len(sys.argv) > 1 else "flying_shapes"
+    if experiment not in CONFIGS:
+        sys.exit(f"the experiment must be one of {', '.join(CONFIGS)}, got {experiment!r}")
     run_as_script(_contest(experiment), functools.partial(largest_difference, experiment), *sys.argv[2:])

@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 import jax
 
+jax.config.update("jax_platforms", "cpu")
+
 OURS = "nem_jax"
 TORCH_MISSING = (
     "This benchmark needs PyTorch, which nem_jax does not install; install its CPU build by hand into this environment "
@@ -133,7 +135,6 @@ def torch_threads() -> None:
 
 def run_as_script(contest: Contest, difference: Callable[[], float], name: str | None = None) -> None:
     """The table, or with the name of a contestant its memory as JSON."""
-    jax.config.update("jax_platforms", "cpu")
     if find_spec("torch") is None:
         sys.exit(TORCH_MISSING)
     if name is not None:
