@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments import figure
-from experiments.trained import DIRECTORY, describe_subject, evaluate_subject, load_subject, with_weights
+from experiments.trained import DIRECTORY, describe_subject, evaluate_subject, flag_fields, load_subject, with_weights
 from nem_jax import charts
 from nem_jax.evaluation import summarise
 from nem_jax.launch import launch
@@ -52,7 +52,7 @@ def score_line(line: Line, found: list[str]) -> dict[str, Any]:
     Raises:
         ValueError: they are those of another configuration.
     """
-    first, runs = load_subject(found[0], line.fields), []
+    first, runs = load_subject(found[0], {**flag_fields(), **line.fields}), []
     for source in found:
         subject = first if source == found[0] else with_weights(first, source)
         if subject.trained.name != line.name:

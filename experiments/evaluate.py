@@ -15,6 +15,7 @@ from experiments.trained import (
     NUM_STEPS,
     describe_subject,
     evaluate_subject,
+    flag_fields,
     load_subject,
     trained_name,
     without_noise,
@@ -40,6 +41,7 @@ def main() -> None:
     if file is not None:
         make_room(file)
     fields = {
+        **flag_fields(),
         "model.num_components": _NUM_COMPONENTS.value,
         "model.num_steps": NUM_STEPS.value,
         "data.num_objects": _NUM_OBJECTS.value,

@@ -13,16 +13,24 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from absl import flags
 
 from experiments import table
+from experiments.trained import evaluate_subject, load_subject
+from nem_jax.evaluation import summarise
 from nem_jax.launch import launch
 from nem_jax.pretrained import DIRECTORY
 from nem_jax.training.logs import METRICS
 from nem_jax.training.workdir import OVERVIEW, RESULT, WEIGHTS, portable, to_json, write_json
+from nem_jax.types import Params
+from nem_jax.weights import read_weights, weights_sha256, write_weights
 
 _WORKDIRS = flags.DEFINE_list("workdirs", [], "directories of finished runs, one per seed")
+
+LARGE_WEIGHTS, MAX_AMI_CHANGE = 5_000_000, 0.001
+"""Bytes, from which on weights are packaged in float16 unless that moves AMI so much."""
 
 SCORES = {"ami_max": "ami_max_mean", "ami_arithmetic": "ami_arithmetic_mean", "ari": "ari_mean", "loss": "total"}
 """Published metric and the run's score that it is: means over the scored steps, of which a static image has one."""
@@ -52,7 +60,6 @@ def aggregate(results: list[dict[str, Any]], paper: dict[str, Any]) -> dict[str,
         **{name: [result[name] for result in results] for name in per_run},
         "hardware": "; ".join(sorted({result["hardware"] for result in results})),
         "versions": first["versions"],
-        "weights_sha256": best_run(results)["weights_sha256"],
     }
 
 
@@ -62,6 +69,21 @@ def learning_curve(workdir: Path) -> dict[str, list[float]]:
     records = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     columns = {"valid_loss": "valid_total", "valid_ami_max": "valid_ami_max_mean"}
     return {name: [round(record[column], 4) for record in records] for name, column in columns.items()}
+
+
+def package(workdir: Path) -> tuple[Params, float | None]:
+    """A run's weights as they come with the package, and by how much float16 moves its AMI, if that was measured.
+
+    Large weights are rounded to float16 if that moves the AMI of the test set by less than `MAX_AMI_CHANGE`.
+    """
+    params = read_weights(workdir / WEIGHTS)
+    if sum(leaf.nbytes for leaf in jax.tree.leaves(params)) < LARGE_WEIGHTS:
+        return params, None
+    half = jax.tree.map(lambda leaf: leaf.astype(np.float16), params)
+    subject = load_subject(str(workdir))
+    rounded = subject._replace(params=jax.tree.map(lambda leaf: leaf.astype(np.float32), half))
+    before, after = (summarise(evaluate_subject(one))["ami_max_mean"] for one in (subject, rounded))
+    return half if abs(after - before) < MAX_AMI_CHANGE else params, after - before
 
 
 def best_run(results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -109,11 +131,13 @@ def publish(workdirs: list[Path], root: Path = Path(__file__).parent, weights: P
     check_seeds(file, len(results))
     best = workdirs[results.index(best_run(results))]
     record["learning_curves"] = [learning_curve(path) for path in workdirs]
+    packaged, change = package(best)
+    record["weights_sha256"], record["ami_change_by_float16"] = weights_sha256(packaged), change
     write_json(file, record)
     arrays = (best / OVERVIEW).with_suffix(".npz")
     shutil.copyfile(arrays, target / f"{name}.npz")
     shutil.copyfile(best / OVERVIEW, target / f"{name}.png")
-    shutil.copyfile(best / WEIGHTS, weights / f"{experiment}_{name}.safetensors")
+    write_weights(weights / f"{experiment}_{name}.safetensors", packaged)
     write_json(weights / f"{experiment}_{name}.json", portable(best_run(results)["config"]))
     print(f"published {file} and {experiment}_{name}.safetensors")
 

@@ -13,7 +13,7 @@ import numpy as np
 from absl import flags
 
 from experiments import figure
-from experiments.trained import EXAMPLE, check_example, describe_subject, load_subject, trained_name
+from experiments.trained import EXAMPLE, check_example, describe_subject, flag_fields, load_subject, trained_name
 from nem_jax import charts, plots
 from nem_jax.evaluation import over_split, quartiles, rollout_batch
 from nem_jax.launch import launch
@@ -26,7 +26,7 @@ _NUM_AHEAD = flags.DEFINE_integer("num_ahead", 20, "steps on the model's own pre
 
 def measure() -> figure.Measured:
     """Error of each step over the test set; prediction, gamma and psi of one example."""
-    subject = load_subject(trained_name(), num_ahead=_NUM_AHEAD.value)
+    subject = load_subject(trained_name(), flag_fields(), num_ahead=_NUM_AHEAD.value)
     model, params, dataset = subject.experiment.model, subject.params, subject.dataset
     key, split, index = draw_key(subject.experiment.seed, 0), dataset.splits["test"], np.array([check_example(subject)])
 

@@ -11,7 +11,15 @@ import numpy as np
 from absl import flags
 
 from experiments import figure
-from experiments.trained import EXAMPLE, NUM_STEPS, check_example, describe_subject, load_subject, trained_name
+from experiments.trained import (
+    EXAMPLE,
+    NUM_STEPS,
+    check_example,
+    describe_subject,
+    flag_fields,
+    load_subject,
+    trained_name,
+)
 from nem_jax import plots
 from nem_jax.evaluation import examine
 from nem_jax.launch import launch
@@ -22,7 +30,7 @@ _EVERY = flags.DEFINE_integer("every", 1, "the picture shows one step in so many
 
 def measure() -> figure.Measured:
     """The example's inputs, targets, gamma and psi at each step."""
-    subject = load_subject(trained_name(), {"model.num_steps": NUM_STEPS.value})
+    subject = load_subject(trained_name(), {**flag_fields(), "model.num_steps": NUM_STEPS.value})
     experiment = subject.experiment
     key, index = draw_key(experiment.seed, 0), np.array([check_example(subject)])
     shown = examine(experiment.model, subject.params, key, subject.dataset, "test", index)

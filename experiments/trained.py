@@ -17,7 +17,7 @@ from nem_jax.weights import weights_sha256
 TRAINED = flags.DEFINE_string("trained", None, "a run's directory, or weights that come with the package")
 NUM_STEPS = flags.DEFINE_integer("num_steps", None, "T, if not the trained one", lower_bound=1)
 EXAMPLE = flags.DEFINE_integer("example", 0, "number of the test example that is drawn", lower_bound=0)
-DIRECTORY = flags.DEFINE_string("directory", "runs", "holds runs by the names <configuration>_seed<number>")
+DIRECTORY = flags.DEFINE_string("directory", "runs", "holds the runs: <configuration>_seed<number>, demo-<number>")
 MNIST_DIR = flags.DEFINE_string("mnist_dir", None, "holds MNIST's IDX files, if not where the training found them")
 _NUM_TEST = flags.DEFINE_integer("num_test", None, "test examples, if not the trained number", lower_bound=1)
 
@@ -46,18 +46,23 @@ def trained_name() -> str:
     return TRAINED.value
 
 
+def flag_fields() -> dict[str, Any]:
+    """The changes that the flags of every command ask for, as `load_subject` takes them."""
+    return {"data.mnist_dir": MNIST_DIR.value, "data.num_test": _NUM_TEST.value}
+
+
 def load_subject(source: str, fields: dict[str, Any] | None = None, num_ahead: int = 0) -> Subject:
     """The weights `source` (a run's directory or a name), and their experiment with dotted `fields` changed.
 
-    Fields that are None stay as they are; the flags --mnist_dir and --num_test are changes too. Sequences have
-    `num_ahead` frames more than the model's steps need. Another generator takes the place of a stored data set.
+    Fields that are None stay as they are. Sequences have `num_ahead` frames more than the model's steps need. Another
+    generator takes the place of a stored data set.
 
     Raises:
         ValueError: see `load_trained` and `build_experiment`.
     """
     trained, params = load_trained(source)
     config = trained.copy_and_resolve_references()
-    changes = {"data.mnist_dir": MNIST_DIR.value, "data.num_test": _NUM_TEST.value, **(fields or {})}
+    changes = fields or {}
     for field, new in changes.items():
         if new is not None:
             section, name = field.split(".")

@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import safe_open
@@ -24,8 +25,8 @@ def read_weights(path: Path) -> Params:
 
 
 def weights_sha256(params: Params) -> str:
-    """SHA-256 of the file that `write_weights` makes of them."""
-    return hashlib.sha256(_serialise(params)).hexdigest()
+    """SHA-256 of the file that `write_weights` makes of them in float32, as `read_weights` gives them."""
+    return hashlib.sha256(_serialise(jax.tree.map(np.float32, params))).hexdigest()
 
 
 def _serialise(params: Params) -> bytes:

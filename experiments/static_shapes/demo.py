@@ -6,15 +6,13 @@ python -m experiments.static_shapes.demo
 import json
 from pathlib import Path
 
-from absl import flags
 from ml_collections import ConfigDict
 
 from experiments.static_shapes.config import get_config
+from experiments.trained import DIRECTORY
 from nem_jax.launch import launch
 from nem_jax.training.run import run
 from nem_jax.training.workdir import CONFIG, RESULT, to_json
-
-_DIRECTORY = flags.DEFINE_string("directory", "runs", "where demo-1, demo-2, ... are made")
 
 
 def next_workdir(directory: Path, config: ConfigDict) -> Path:
@@ -35,7 +33,7 @@ def _is_usable(workdir: Path, config: ConfigDict) -> bool:
 def main() -> None:
     """Train, score, say where everything lies."""
     config = get_config("demo")
-    workdir = next_workdir(Path(_DIRECTORY.value), config)
+    workdir = next_workdir(Path(DIRECTORY.value), config)
     print(f"RNN-EM learns to pull overlapping shapes apart, without a label. Workdir: {workdir}")
     run(config, str(workdir))
 
