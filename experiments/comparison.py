@@ -68,8 +68,11 @@ def score_line(line: Line, found: list[str]) -> dict[str, Any]:
 def _training(source: str) -> dict[str, Any]:
     """How long a run was trained; of the package's weights their result says it."""
     file = Path(source) / RESULT
-    result = json.loads(file.read_text()) if file.exists() else {}
-    return {name: result[name] for name in ("epochs", "best_epoch", "stopped_early", "command") if name in result}
+    if not file.exists():
+        return {}
+    result = json.loads(file.read_text())
+    best = min(result["runs"], key=lambda run: run["best_valid_loss"])  # `load_trained` takes its weights
+    return {"command": result["command"], **{name: best[name] for name in ("epochs", "best_epoch", "stopped_early")}}
 
 
 def measure(experiment: str, lines: list[Line]) -> figure.Measured:

@@ -79,8 +79,7 @@ def load_subject(source: str, fields: dict[str, Any] | None = None, num_ahead: i
 def with_weights(subject: Subject, source: str) -> Subject:
     """Other weights of the same configuration, seed apart, on the same test: nothing is compiled or loaded again."""
     trained, params = load_trained(source)
-    experiment = dataclasses.replace(subject.experiment, seed=trained.seed)
-    return subject._replace(source=source, trained=trained, params=params, experiment=experiment)
+    return subject._replace(source=source, trained=trained, params=params)
 
 
 def without_noise(subject: Subject) -> Subject:
@@ -103,7 +102,7 @@ def check_example(subject: Subject) -> int:
 
 def evaluate_subject(subject: Subject, split: str = "test", draw: int = 0) -> Evaluation:
     """Every example of a split, by the protocol that `describe_subject` describes; draw 0 is the published one."""
-    experiment, key = subject.experiment, draw_key(subject.experiment.seed, draw)
+    experiment, key = subject.experiment, draw_key(subject.trained.seed, draw)
     batch_size = experiment.training.batch_size
     return evaluate(experiment.model, subject.params, key, subject.dataset, split, batch_size)
 

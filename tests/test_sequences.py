@@ -49,12 +49,12 @@ def runs(launch, tmp_path_factory):
 def test_sequences_train_from_the_command_line(runs, name):
     result = read(runs / f"{name}_seed0" / RESULT)
     assert result["protocol"]["scored_steps"] == "mean over all, and the last"
-    assert result["epochs"] == 2
+    assert result["runs"][0]["epochs"] == 2
 
 
 def test_each_stage_goes_on_from_the_one_before(runs):
     run = runs / "smoke_seed0"
-    assert [stage["epochs"] for stage in read(run / RESULT)["stages"]] == [1, 1]
+    assert [stage["epochs"] for stage in read(run / RESULT)["runs"][0]["stages"]] == [1, 1]
     first, second = (json.loads((run / f"stage_{number}" / METRICS).read_text()) for number in (1, 2))
     assert first["step"] == second["step"] == 6
     assert second["valid_total"] < first["valid_total"]
@@ -66,7 +66,7 @@ def test_a_run_ended_before_its_last_stage_is_scored_on_the_last_stages_data(run
     (copy / RESULT).unlink()
     assert train(launch, "flying_mnist", copy, "--stop_now").returncode == 0
     assert not (copy / "stage_2").exists()
-    result = read(copy / RESULT)
+    (result,) = read(copy / RESULT)["runs"]
     assert len(result["stages"]) == 1
     assert launch("experiments.evaluate", f"--trained={copy}", f"--output={tmp_path / 'again'}").returncode == 0
     assert read(tmp_path / "again.json")["mean"] == result["scores"]
@@ -75,7 +75,7 @@ def test_a_run_ended_before_its_last_stage_is_scored_on_the_last_stages_data(run
 def test_scores_on_other_data_and_with_another_model(runs, launch, tmp_path):
     """One change at a time: each is in the record, and changes the score."""
     trained = f"--trained={runs / 'direct_seed0'}"
-    same = read(runs / "direct_seed0" / RESULT)["scores"]["ami_max_mean"]
+    same = read(runs / "direct_seed0" / RESULT)["runs"][0]["scores"]["ami_max_mean"]
     scores = {same}
     for flag, section, value in (
         ("num_objects", "data", 3),
@@ -98,7 +98,8 @@ def test_a_table_has_each_line_that_has_weights(runs, launch, tmp_path):
     record = read(tmp_path / "table.json")
     same, other = record["lines"]
     assert same["paper"] == [0.97, 0.005]
-    assert same["ours"]["mean"] == pytest.approx(read(runs / "rnn_em_3_3_seed0" / RESULT)["scores"]["ami_max_mean"])
+    (trained,) = read(runs / "rnn_em_3_3_seed0" / RESULT)["runs"]
+    assert same["ours"]["mean"] == pytest.approx(trained["scores"]["ami_max_mean"])
     assert other["runs"][0]["protocol"]["num_components"] == 5
     assert other["runs"][0]["epochs"] == 2
     assert record["without_weights"] == ["rnn_em_3_5", "rnn_em_5_3", "rnn_em_5_5"]
@@ -165,7 +166,7 @@ def test_a_model_goes_on_by_itself(runs, launch, tmp_path):
     record = read(tmp_path / "figure.json")
     assert len(record["upper_bound"]["mean"]) == record["num_observed"] + 2 == 5
     assert record["protocol"]["num_steps"] == 3
-    observed = read(runs / "rnn_em_3_3_seed0" / RESULT)["scores"]["upper_bound"]
+    observed = read(runs / "rnn_em_3_3_seed0" / RESULT)["runs"][0]["scores"]["upper_bound"]
     assert record["upper_bound"]["mean"][2] == pytest.approx(observed, rel=1e-5)  # the last step with a frame
     with PIL.Image.open(tmp_path / "figure.gif") as gif:
         assert gif.n_frames == 5
