@@ -179,9 +179,9 @@ def test_the_whole_section_is_one_command(launch, tmp_path, assert_one_sentence)
     arguments = ("--experiment=static_shapes", "--names=smoke", "--seeds=2", "--nopublish", f"--directory={tmp_path}")
     done = launch("experiments.sweep", *arguments)
     assert done.returncode == 0, done.stderr
-    seeds = [json.loads((tmp_path / f"smoke_seed{seed}" / RESULT).read_text()) for seed in (0, 1)]
-    assert [result["runs"][0]["seed"] for result in seeds] == [0, 1]
-    assert seeds[0]["runs"][0]["weights_sha256"] != seeds[1]["runs"][0]["weights_sha256"]
+    first, second = json.loads((tmp_path / "smoke" / RESULT).read_text())["runs"]
+    assert (first["seed"], second["seed"]) == (0, 1)
+    assert first["weights_sha256"] != second["weights_sha256"]
     assert launch("experiments.sweep", *arguments).returncode == 0  # nothing is left to do
     done = launch(
         "experiments.sweep", "--experiment=static_shapes", "--names=smoke,nope", f"--directory={tmp_path / 'new'}"

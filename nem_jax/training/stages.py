@@ -23,11 +23,11 @@ def stage_paths(workdir: Path, num_stages: int) -> list[Path]:
     return [workdir] if num_stages == 1 else [workdir / f"stage_{number}" for number in range(1, num_stages + 1)]
 
 
-def load_trained(source: str) -> tuple[ConfigDict, Params]:
+def load_trained(source: str, seed: int | None = None) -> tuple[ConfigDict, Params]:
     """Configuration and weights of a name that `load_pretrained` knows, or the best of the run in a directory.
 
-    Of a run in stages they are the last's that has any; of several seeds, those of the best validation loss, whose seed
-    the configuration then has.
+    Of a run in stages they are the last's that has any; of a run of several seeds, those of `seed`, or else of the best
+    validation loss. The configuration is that of the seed alone.
 
     Raises:
         ValueError: there is neither, or the run has not finished an epoch.
@@ -42,7 +42,7 @@ def load_trained(source: str) -> tuple[ConfigDict, Params]:
         for experiment, path in reversed(list(zip(stages, stage_paths(workdir, len(stages)), strict=True))):
             if has_checkpoint(path):
                 best_params, best_loss = restore_best(experiment, path)
-                index = int(best_loss.argmin())
+                index = int(best_loss.argmin()) if seed is None else experiment.seeds.index(seed)
                 config.seed, config.num_seeds = experiment.seeds[index], 1
                 return config, take_seed(best_params, index)
     names = ", ".join(pretrained_names())
