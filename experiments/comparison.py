@@ -1,8 +1,8 @@
 """Tables of trained models on several tests, the paper's numbers beside ours: N-EM's table 1, figure 5, section 4.3.
 
 Each line names a configuration, what its test differs in, and what the paper reports. The weights are those of every
-finished run `<directory>/<configuration>_seed<number>`, or else those that come with the package; lines that have
-neither are left out, and named.
+seed of the finished runs `<directory>/<configuration>` and `<directory>/<configuration>_seed<number>`, or else those
+that come with the package; lines that have neither are left out, and named.
 """
 
 import json
@@ -19,6 +19,8 @@ from nem_jax.evaluation import summarise
 from nem_jax.launch import launch
 from nem_jax.pretrained import pretrained_names
 from nem_jax.training.workdir import RESULT
+
+TRAINING = ("seed", "epochs", "best_epoch", "stopped_early")
 
 
 class Line(NamedTuple):
@@ -38,38 +40,49 @@ class Line(NamedTuple):
     """What is compared, by its name in `evaluation.summarise`."""
 
 
-def sources(experiment: str, name: str, directory: Path) -> list[str]:
-    """The weights of a configuration: runs of it in `directory`, or else the package's."""
-    numbered = sorted(path for path in directory.glob(f"{name}_seed*") if re.fullmatch(r".*_seed\d+", path.name))
-    runs = [str(path) for path in numbered if (path / RESULT).exists()]
+class Source(NamedTuple):
+    """Trained weights."""
+
+    path: str
+    """A run's directory, or a name of the package's."""
+    training: dict[str, Any]
+    """What the run's result says of this seed: empty for the package's."""
+
+    @property
+    def seed(self) -> int | None:
+        """None: the only one."""
+        return self.training.get("seed")
+
+
+def sources(experiment: str, name: str, directory: Path) -> list[Source]:
+    """The weights of a configuration: every seed of its finished runs in `directory`, or else the package's."""
+    paths = sorted(path for path in directory.glob(f"{name}*") if re.fullmatch(rf"{name}(_seed\d+)?", path.name))
+    found = []
+    for path in paths:
+        if (path / RESULT).exists():
+            runs = json.loads((path / RESULT).read_text())["runs"]
+            found += [Source(str(path), {key: run[key] for key in TRAINING}) for run in runs]
     packaged = f"{experiment}_{name}"
-    return runs or [packaged] * (packaged in pretrained_names())
+    return found or [Source(packaged, {})] * (packaged in pretrained_names())
 
 
-def score_line(line: Line, found: list[str]) -> dict[str, Any]:
+def score_line(line: Line, found: list[Source]) -> dict[str, Any]:
     """Mean, standard deviation (if there are several) and record of each of the weights `found`.
 
     Raises:
         ValueError: they are those of another configuration.
     """
-    first, runs = load_subject(found[0], {**flag_fields(), **line.fields}), []
+    first, runs = load_subject(found[0].path, {**flag_fields(), **line.fields}, seed=found[0].seed), []
     for source in found:
-        subject = first if source == found[0] else with_weights(first, source)
+        subject = first if source is found[0] else with_weights(first, source.path, source.seed)
         if subject.trained.name != line.name:
-            raise ValueError(f"{source} holds weights of {subject.trained.name}, not of {line.name}")
+            raise ValueError(f"{source.path} holds weights of {subject.trained.name}, not of {line.name}")
         scores = summarise(evaluate_subject(subject))
-        print(f"{line.group}, {line.series}: {line.score} {scores[line.score]:.4f} ({source})")
-        runs.append({**describe_subject(subject), **_training(source), "scores": scores})
+        print(f"{line.group}, {line.series}: {line.score} {scores[line.score]:.4f} ({source.path})")
+        runs.append({**describe_subject(subject), **source.training, "scores": scores})
     values = [run["scores"][line.score] for run in runs]
     std = float(np.std(values)) if len(values) > 1 else None
     return {**line._asdict(), "ours": {"mean": float(np.mean(values)), "std": std, "per_run": values}, "runs": runs}
-
-
-def _training(source: str) -> dict[str, Any]:
-    """How long a run was trained; of the package's weights their result says it."""
-    file = Path(source) / RESULT
-    result = json.loads(file.read_text()) if file.exists() else {}
-    return {name: result[name] for name in ("epochs", "best_epoch", "stopped_early", "command") if name in result}
 
 
 def measure(experiment: str, lines: list[Line]) -> figure.Measured:
@@ -87,7 +100,7 @@ def measure(experiment: str, lines: list[Line]) -> figure.Measured:
             missing.append(line.name)
     if not measured:
         names = ", ".join(dict.fromkeys(missing))
-        raise ValueError(f"directory {DIRECTORY.value} holds no finished run <configuration>_seed<number> of {names}")
+        raise ValueError(f"directory {DIRECTORY.value} holds no finished run of {names}")
     return {"lines": measured, "without_weights": list(dict.fromkeys(missing))}, {}
 
 

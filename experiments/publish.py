@@ -37,19 +37,19 @@ SCORES = {"ami_max": "ami_max_mean", "ami_arithmetic": "ami_arithmetic_mean", "a
 
 
 def aggregate(results: list[dict[str, Any]], paper: dict[str, Any]) -> dict[str, Any]:
-    """One record of runs that differ in their seed: metrics as mean, std (population) and per seed."""
+    """One record of results that differ in their seeds: metrics as mean, std (population) and per seed."""
     first = results[0]
-    seeds = [result["config"]["seed"] for result in results]
     for result in results:
-        if {**portable(result["config"]), "seed": 0} != {**portable(first["config"]), "seed": 0}:
+        if without_seeds(result["config"]) != without_seeds(first["config"]):
             raise ValueError("workdirs must hold runs of one configuration, seeds apart")
+    runs = [run for result in results for run in result["runs"]]
+    seeds = [run["seed"] for run in runs]
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"workdirs must hold different seeds, got {seeds}")
     metrics = {}
     for name, score in SCORES.items():
-        values = [result["scores"][score] for result in results]
+        values = [run["scores"][score] for run in runs]
         metrics[name] = {"mean": float(np.mean(values)), "std": float(np.std(values)), "per_seed": values}
-    per_run = ("epochs", "best_epoch", "stopped_early", "git_revision", "command")
     return {
         "experiment": first["config"]["experiment"],
         "config": portable(first["config"]),
@@ -57,10 +57,16 @@ def aggregate(results: list[dict[str, Any]], paper: dict[str, Any]) -> dict[str,
         "metrics": metrics,
         "paper": paper,
         "seeds": seeds,
-        **{name: [result[name] for result in results] for name in per_run},
+        **{name: [run[name] for run in runs] for name in ("epochs", "best_epoch", "stopped_early")},
+        **{name: [result[name] for result in results] for name in ("git_revision", "command")},
         "hardware": "; ".join(sorted({result["hardware"] for result in results})),
         "versions": first["versions"],
     }
+
+
+def without_seeds(config: dict[str, Any]) -> dict[str, Any]:
+    """What runs that are published together share of their configurations."""
+    return {**portable(config), "seed": 0, "num_seeds": 1}
 
 
 def learning_curve(workdir: Path) -> dict[str, list[float]]:
@@ -86,9 +92,9 @@ def package(workdir: Path) -> tuple[Params, float | None]:
     return half if abs(after - before) < MAX_AMI_CHANGE else params, after - before
 
 
-def best_run(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """The run with the lowest validation loss."""
-    return min(results, key=lambda result: result["best_valid_loss"])
+def best_run(result: dict[str, Any]) -> dict[str, Any]:
+    """The seed of a result with the lowest validation loss: the one whose weights the result's directory holds."""
+    return min(result["runs"], key=lambda run: run["best_valid_loss"])
 
 
 def result_file(experiment: str, name: str, root: Path = Path(__file__).parent) -> Path:
@@ -117,19 +123,19 @@ def publish(workdirs: list[Path], root: Path = Path(__file__).parent, weights: P
             raise ValueError(f"workdir {path} holds no finished run")
     results = [json.loads((path / RESULT).read_text()) for path in workdirs]
     for path, result in zip(workdirs, results, strict=True):
-        if len(result.get("stages", [])) < len(result["config"]["stages"]):
+        if any(len(run.get("stages", [])) < len(result["config"]["stages"]) for run in result["runs"]):
             raise ValueError(f"workdir {path} was ended before its last stage")
     experiment, name = results[0]["config"]["experiment"], results[0]["config"]["name"]
     module = importlib.import_module(f"experiments.{experiment}.config")
-    if {**portable(results[0]["config"]), "seed": 0} != {**to_json(module.get_config(name)), "seed": 0}:
+    if without_seeds(results[0]["config"]) != without_seeds(to_json(module.get_config(name))):
         raise ValueError(f"workdir {workdirs[0]} differs from the configuration {name!r} whose name it bears")
     record = aggregate(results, module.PAPER.get(name, {}))
     target = root / experiment / "results"
     target.mkdir(parents=True, exist_ok=True)
     weights.mkdir(exist_ok=True)
     file = result_file(experiment, name, root)
-    check_seeds(file, len(results))
-    best = workdirs[results.index(best_run(results))]
+    check_seeds(file, len(record["seeds"]))
+    best, result = min(zip(workdirs, results, strict=True), key=lambda pair: best_run(pair[1])["best_valid_loss"])
     record["learning_curves"] = [learning_curve(path) for path in workdirs]
     packaged, change = package(best)
     record["weights_sha256"], record["ami_change_by_float16"] = weights_sha256(packaged), change
@@ -138,7 +144,10 @@ def publish(workdirs: list[Path], root: Path = Path(__file__).parent, weights: P
     shutil.copyfile(arrays, target / f"{name}.npz")
     shutil.copyfile(best / OVERVIEW, target / f"{name}.png")
     write_weights(weights / f"{experiment}_{name}.safetensors", packaged)
-    write_json(weights / f"{experiment}_{name}.json", portable(best_run(results)["config"]))
+    write_json(
+        weights / f"{experiment}_{name}.json",
+        {**portable(result["config"]), "seed": best_run(result)["seed"], "num_seeds": 1},
+    )
     print(f"published {file} and {experiment}_{name}.safetensors")
 
 

@@ -16,6 +16,7 @@ def base_config(experiment: str, name: str, names: tuple[str, ...]) -> ConfigDic
     config.experiment = experiment
     config.name = name
     config.seed = 0  # weights, shuffling, input noise and initial gamma
+    config.num_seeds = 1  # independent runs in one program, with the seeds seed, seed + 1, ...
     config.data = _data()
     config.model = _model()
     config.stages = ()  # dictionaries of dotted fields of data and training: each starts from the last one's weights
@@ -68,6 +69,7 @@ def _training() -> ConfigDict:
     training.patience = 10  # epochs without a better validation loss
     training.log_interval = 11  # steps between two visits of the host; 781 steps an epoch
     training.scan_unroll = placeholder(int)  # EM steps per loop body; None: all
+    training.seed_mapping = placeholder(str)  # several seeds 'vmap'ped or in 'sequence'; None: as is faster
     training.remat = "none"  # what the backward pass computes again: 'none', 'elementwise' or 'all', to save memory
     training.figure_interval = 1  # epochs between two overview figures in TensorBoard
     return training

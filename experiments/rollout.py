@@ -28,7 +28,7 @@ def measure() -> figure.Measured:
     """Error of each step over the test set; prediction, gamma and psi of one example."""
     subject = load_subject(trained_name(), flag_fields(), num_ahead=_NUM_AHEAD.value)
     model, params, dataset = subject.experiment.model, subject.params, subject.dataset
-    key, split, index = draw_key(subject.experiment.seed, 0), dataset.splits["test"], np.array([check_example(subject)])
+    key, split, index = draw_key(subject.trained.seed, 0), dataset.splits["test"], np.array([check_example(subject)])
 
     def batch(source: Any, index: np.ndarray) -> tuple[Rollout, jax.Array]:
         return rollout_batch(model, params, key, dataset.sample, source, index, _NUM_AHEAD.value)

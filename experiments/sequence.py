@@ -32,7 +32,7 @@ def measure() -> figure.Measured:
     """The example's inputs, targets, gamma and psi at each step."""
     subject = load_subject(trained_name(), {**flag_fields(), "model.num_steps": NUM_STEPS.value})
     experiment = subject.experiment
-    key, index = draw_key(experiment.seed, 0), np.array([check_example(subject)])
+    key, index = draw_key(subject.trained.seed, 0), np.array([check_example(subject)])
     shown = examine(experiment.model, subject.params, key, subject.dataset, "test", index)
     arrays = {name: leaf[0] for name, leaf in shown._asdict().items()}
     return {**describe_subject(subject), "example": EXAMPLE.value}, arrays

@@ -1,4 +1,4 @@
-"""All of an experiment in one command: its configurations, several seeds each, results published.
+"""All of an experiment in one command: its configurations, several seeds of each as one program, results published.
 
     python -m experiments.sweep --experiment=static_shapes --directory=runs/section_4_1 --seeds=5
     python -m experiments.sweep --experiment=flying_shapes --names=rnn_em_3_3,rnn_em_3_5 --seeds=1
@@ -27,34 +27,32 @@ _SEEDS = flags.DEFINE_integer("seeds", 5, "number of seeds of each configuration
 _PUBLISH = flags.DEFINE_boolean("publish", True, "write results, pictures, weights and the table")
 
 
-def runs(experiment: str, names: list[str], seeds: int, directory: Path) -> dict[str, dict[Path, ConfigDict]]:
-    """Directory and configuration of every seed, by the configurations' names, all of them checked.
+def plan(experiment: str, names: list[str], seeds: int, directory: Path) -> dict[Path, ConfigDict]:
+    """Directory and configuration of every run, all of them checked.
 
     Raises:
         ValueError: see `build_stages`; or a name is none of the experiment's, or has a result of more seeds.
     """
     module = importlib.import_module(f"experiments.{experiment}.config")
-    planned: dict[str, dict[Path, ConfigDict]] = {}
+    planned = {}
     for name in names or module.SWEEP:
         if _PUBLISH.value:
             publish.check_seeds(publish.result_file(experiment, name), seeds)
-        planned[name] = {}
-        for seed in range(seeds):
-            config = module.get_config(name)
-            config.seed, config.data.mnist_dir = seed, MNIST_DIR.value
-            build_stages(config)
-            planned[name][directory / f"{name}_seed{seed}"] = config
+        config = module.get_config(name)
+        config.num_seeds, config.data.mnist_dir = seeds, MNIST_DIR.value
+        build_stages(config)
+        planned[directory / name] = config
     return planned
 
 
 def main() -> None:
     """Train what is missing, then publish."""
-    for configs in runs(_EXPERIMENT.value, _NAMES.value, _SEEDS.value, Path(DIRECTORY.value)).values():
-        for workdir, config in configs.items():
-            if not (workdir / RESULT).exists():
-                run(config, str(workdir))
+    planned = plan(_EXPERIMENT.value, _NAMES.value, _SEEDS.value, Path(DIRECTORY.value))
+    for workdir, config in planned.items():
+        if not (workdir / RESULT).exists():
+            run(config, str(workdir))
         if _PUBLISH.value:
-            publish.publish(list(configs))
+            publish.publish([workdir])
             table.write()
 
 

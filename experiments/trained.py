@@ -17,7 +17,7 @@ from nem_jax.weights import weights_sha256
 TRAINED = flags.DEFINE_string("trained", None, "a run's directory, or weights that come with the package")
 NUM_STEPS = flags.DEFINE_integer("num_steps", None, "T, if not the trained one", lower_bound=1)
 EXAMPLE = flags.DEFINE_integer("example", 0, "number of the test example that is drawn", lower_bound=0)
-DIRECTORY = flags.DEFINE_string("directory", "runs", "holds the runs: <configuration>_seed<number>, demo-<number>")
+DIRECTORY = flags.DEFINE_string("directory", "runs", "holds the runs, by their configurations' names")
 MNIST_DIR = flags.DEFINE_string("mnist_dir", None, "holds MNIST's IDX files, if not where the training found them")
 _NUM_TEST = flags.DEFINE_integer("num_test", None, "test examples, if not the trained number", lower_bound=1)
 
@@ -51,16 +51,18 @@ def flag_fields() -> dict[str, Any]:
     return {"data.mnist_dir": MNIST_DIR.value, "data.num_test": _NUM_TEST.value}
 
 
-def load_subject(source: str, fields: dict[str, Any] | None = None, num_ahead: int = 0) -> Subject:
+def load_subject(
+    source: str, fields: dict[str, Any] | None = None, num_ahead: int = 0, seed: int | None = None
+) -> Subject:
     """The weights `source` (a run's directory or a name), and their experiment with dotted `fields` changed.
 
-    Fields that are None stay as they are. Sequences have `num_ahead` frames more than the model's steps need. Another
-    generator takes the place of a stored data set.
+    Of several seeds they are `seed`'s, or the best. Fields that are None stay as they are. Sequences have `num_ahead`
+    frames more than the model's steps need. Another generator takes the place of a stored data set.
 
     Raises:
         ValueError: see `load_trained` and `build_experiment`.
     """
-    trained, params = load_trained(source)
+    trained, params = load_trained(source, seed)
     config = trained.copy_and_resolve_references()
     changes = fields or {}
     for field, new in changes.items():
@@ -76,11 +78,10 @@ def load_subject(source: str, fields: dict[str, Any] | None = None, num_ahead: i
     return Subject(source, trained, params, {name: config.data[name] for name in names}, experiment, dataset)
 
 
-def with_weights(subject: Subject, source: str) -> Subject:
+def with_weights(subject: Subject, source: str, seed: int | None) -> Subject:
     """Other weights of the same configuration, seed apart, on the same test: nothing is compiled or loaded again."""
-    trained, params = load_trained(source)
-    experiment = dataclasses.replace(subject.experiment, seed=trained.seed)
-    return subject._replace(source=source, trained=trained, params=params, experiment=experiment)
+    trained, params = load_trained(source, seed)
+    return subject._replace(source=source, trained=trained, params=params)
 
 
 def without_noise(subject: Subject) -> Subject:
@@ -103,7 +104,7 @@ def check_example(subject: Subject) -> int:
 
 def evaluate_subject(subject: Subject, split: str = "test", draw: int = 0) -> Evaluation:
     """Every example of a split, by the protocol that `describe_subject` describes; draw 0 is the published one."""
-    experiment, key = subject.experiment, draw_key(subject.experiment.seed, draw)
+    experiment, key = subject.experiment, draw_key(subject.trained.seed, draw)
     batch_size = experiment.training.batch_size
     return evaluate(experiment.model, subject.params, key, subject.dataset, split, batch_size)
 
@@ -113,6 +114,7 @@ def describe_subject(subject: Subject, split: str = "test", gamma_draws: int = 1
     experiment = subject.experiment
     return {
         "trained": subject.source,
+        "seed": subject.trained.seed,
         "weights_sha256": weights_sha256(subject.params),
         "data": subject.data,
         "protocol": describe_protocol(experiment.model, subject.dataset, split, experiment.noise, gamma_draws),

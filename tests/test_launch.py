@@ -74,7 +74,8 @@ def test_the_weights_are_scored_again_with_other_k_and_t(finished, launch, tmp_p
     assert scores["protocol"]["num_components"] == 5
     assert scores["protocol"]["num_steps"] == 4
     assert scores["protocol"]["input_noise"] == "none"
-    assert scores["mean"]["confidence_last"] < json.loads((path / RESULT).read_text())["scores"]["confidence_last"]
+    (trained,) = json.loads((path / RESULT).read_text())["runs"]
+    assert scores["mean"]["confidence_last"] < trained["scores"]["confidence_last"]
     again = launch("experiments.evaluate", f"--trained={path}", f"--output={output}")
     assert_one_sentence(again, "exists already")
 
@@ -171,17 +172,16 @@ def test_killed_at_any_moment_it_resumes_to_the_same_numbers(launch, environment
         assert done.returncode == 0, done.stderr
     assert records(tmp_path / "killed") == records(tmp_path / "whole")
     killed, whole = (json.loads((tmp_path / name / RESULT).read_text()) for name in ("killed", "whole"))
-    assert killed["weights_sha256"] == whole["weights_sha256"]
-    assert killed["scores"] == whole["scores"]
+    assert killed["runs"] == whole["runs"]
 
 
 def test_the_whole_section_is_one_command(launch, tmp_path, assert_one_sentence):
     arguments = ("--experiment=static_shapes", "--names=smoke", "--seeds=2", "--nopublish", f"--directory={tmp_path}")
     done = launch("experiments.sweep", *arguments)
     assert done.returncode == 0, done.stderr
-    seeds = [json.loads((tmp_path / f"smoke_seed{seed}" / RESULT).read_text()) for seed in (0, 1)]
-    assert [result["config"]["seed"] for result in seeds] == [0, 1]
-    assert seeds[0]["weights_sha256"] != seeds[1]["weights_sha256"]
+    first, second = json.loads((tmp_path / "smoke" / RESULT).read_text())["runs"]
+    assert (first["seed"], second["seed"]) == (0, 1)
+    assert first["weights_sha256"] != second["weights_sha256"]
     assert launch("experiments.sweep", *arguments).returncode == 0  # nothing is left to do
     done = launch(
         "experiments.sweep", "--experiment=static_shapes", "--names=smoke,nope", f"--directory={tmp_path / 'new'}"

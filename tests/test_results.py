@@ -133,7 +133,8 @@ def test_a_changed_configuration_is_not_published_under_its_name(two_runs, tmp_p
         publish.publish([copy], root=tmp_path, weights=tmp_path / "pretrained")
     result = json.loads((two_runs[0] / RESULT).read_text())
     result["config"]["stages"] = [{}, {}]
-    write_json(copy / RESULT, {**result, "stages": [{"epochs": 1}]})
+    result["runs"][0]["stages"] = [{"epochs": 1}]
+    write_json(copy / RESULT, result)
     with pytest.raises(ValueError, match="was ended before its last stage"):
         publish.publish([copy], root=tmp_path, weights=tmp_path / "pretrained")
     with pytest.raises(ValueError, match="holds no finished run"):
@@ -157,13 +158,15 @@ def run_result(seed, ami, valid_loss):
         "experiment": "e",
         "name": "n",
         "seed": seed,
+        "num_seeds": 1,
         "model": {"num_components": 4},
         "data": {"mnist_dir": f"machine {seed}"},
         "stages": [],
     }
     rest = {name: name for name in ("protocol", "git_revision", "command", "hardware", "versions")}
-    return {"config": config, "scores": scores, "epochs": 3, "best_epoch": 2, "stopped_early": seed > 0,
-            "best_valid_loss": valid_loss, "weights_sha256": f"sha{seed}", **rest}  # fmt: skip
+    one = {"seed": seed, "scores": scores, "epochs": 3, "best_epoch": 2, "stopped_early": seed > 0,
+           "best_valid_loss": valid_loss, "weights_sha256": f"sha{seed}"}  # fmt: skip
+    return {"config": config, "runs": [one], **rest}
 
 
 def test_seeds_are_aggregated_and_the_best_validation_loss_gives_the_weights():
@@ -173,7 +176,9 @@ def test_seeds_are_aggregated_and_the_best_validation_loss_gives_the_weights():
     }  # fmt: skip
     assert record["seeds"] == [0, 1]
     assert record["config"]["data"] == {"mnist_dir": None}
-    assert publish.best_run([run_result(0, 0.8, 5.0), run_result(1, 0.6, 4.0)])["config"]["seed"] == 1
+    both = {**run_result(0, 0.8, 5.0), "runs": run_result(0, 0.8, 5.0)["runs"] + run_result(1, 0.6, 4.0)["runs"]}
+    assert publish.best_run(both)["seed"] == 1
+    assert publish.aggregate([both], paper={})["metrics"] == record["metrics"]
     paper = {"where": "section 9", "ami_max": {"mean": 0.826, "std": 0.005}}
     row = table.render([{**record, "paper": paper}], ["e/results/n.json"]).splitlines()[-1]
     assert "| section 9 | 0.826 +- 0.005 | 0.700 +- 0.100 | 0.800 +- 0.100 |" in row

@@ -10,11 +10,13 @@ from typing import Any
 import optax
 from ml_collections import ConfigDict
 
-from nem_jax.config.checks import integer, number, value
+from nem_jax.config.checks import choice, integer, number, value
 from nem_jax.config.data import MAX_SEED, build_data
 from nem_jax.config.model import build_model
 from nem_jax.data.split import Dataset
 from nem_jax.model import NEM
+
+SEED_MAPPINGS = ("vmap", "sequence")
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,16 @@ class TrainingOptions:
     patience: int
     log_interval: int
     figure_interval: int
+    seed_mapping: str | None
+    """How several seeds are one program, one of `SEED_MAPPINGS`; None: as is faster on the device."""
 
 
 @dataclass(frozen=True)
 class Experiment:
     """A checked configuration as objects: all that training and evaluation need."""
 
-    seed: int
+    seeds: range
+    """Of the independent runs that train as one program."""
     model: NEM
     training: TrainingOptions
     noise: str
@@ -94,9 +99,10 @@ _SHARED_BY_STAGES = ("data.image_size", "training.init_from")
 
 
 def _build(config: ConfigDict) -> Experiment:
-    integer(config, "seed", 0, MAX_SEED)
+    integer(config, "num_seeds", 1)
+    integer(config, "seed", 0, MAX_SEED + 1 - config.num_seeds)
     return Experiment(
-        seed=config.seed,
+        seeds=range(config.seed, config.seed + config.num_seeds),
         noise=f"{config.model.noise} {config.model.noise_prob}, as in training",
         model=build_model(config),
         load_data=build_data(config),
@@ -118,4 +124,13 @@ def _build_training(config: ConfigDict) -> TrainingOptions:
         patience=training.patience,
         log_interval=training.log_interval,
         figure_interval=training.figure_interval,
+        seed_mapping=_seed_mapping(config),
     )
+
+
+def _seed_mapping(config: ConfigDict) -> str | None:
+    """One seed after the other where kernels that differ would convolve so anyway."""
+    if value(config, "training.seed_mapping") is not None:
+        choice(config, "training.seed_mapping", SEED_MAPPINGS)
+        return config.training.seed_mapping
+    return "sequence" if config.model.cell == "conv_rnn_em" or config.num_seeds == 1 else None

@@ -35,7 +35,7 @@ class Checkpoints:
 
     def save(self, state: TrainState) -> None:
         """Write `state` and wait until it is on disk."""
-        step = int(state.step)
+        step = int(state.step.max())
         saved = self._manager.save(step, args=ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(state)}))
         self._manager.wait_until_finished()
         if not saved:

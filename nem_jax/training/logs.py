@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
@@ -29,12 +30,24 @@ class Logs:
     ) -> None:
         self._writer.close()
 
-    def epoch(self, record: dict[str, Any]) -> None:
-        """One finished epoch: a line in metrics.jsonl, its numbers in TensorBoard, a line on the console."""
+    def epoch(self, step: int, epoch: int, values: dict[str, np.ndarray], active: np.ndarray) -> None:
+        """One finished epoch: a line in metrics.jsonl, its numbers in TensorBoard, a line on the console.
+
+        Of several seeds they are the means over those that trained, and `per_seed` has each of them (else None).
+        """
+        means = {name: float(value[active].mean()) for name, value in values.items()}
+        record: dict[str, Any] = {"step": step, "epoch": epoch, **means}
+        for name, value in record.items():
+            self._writer.add_scalar(name.replace("_", "/", 1), value, step)
+        if len(active) > 1:
+            record["per_seed"] = {}
+            for name, value in values.items():
+                numbers = [float(number) if on else None for number, on in zip(value, active, strict=True)]
+                record["per_seed"][name] = numbers
+                for index in np.flatnonzero(active):
+                    self._writer.add_scalar(f"seed_{index}/{name}", numbers[index], step)
         with self._file.open("a") as file:
             file.write(json.dumps(record) + "\n")
-        for name, value in record.items():
-            self._writer.add_scalar(name.replace("_", "/", 1), value, record["step"])
         self._writer.flush()
         self.records.append(record)
         tqdm.write(

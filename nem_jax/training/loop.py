@@ -1,5 +1,9 @@
-"""Epochs: compiled steps, validation, early stopping, checkpoints and logs."""
+"""Epochs: compiled steps, validation, early stopping, checkpoints and logs.
 
+Everything is of S seeds at once: states, keys, losses and scores have a leading axis S.
+"""
+
+import functools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +18,14 @@ from nem_jax.data.split import Dataset
 from nem_jax.evaluation import evaluate, examine, summarise
 from nem_jax.training.checkpoint import Checkpoints
 from nem_jax.training.logs import Logs
-from nem_jax.training.state import Keys, TrainState, create_state, make_keys, update_best
-from nem_jax.training.step import train_steps
+from nem_jax.training.seeds import create_states, faster_mapping, make_seed_keys, take_seed
+from nem_jax.training.state import Keys, TrainState, update_best
+from nem_jax.training.step import Program, train_steps
 from nem_jax.types import Params
 
 CHECKPOINTS = "checkpoints"
+
+update_best_of_seeds = jax.jit(jax.vmap(update_best, in_axes=(0, 0, None)))
 
 
 class Training(NamedTuple):
@@ -27,120 +34,148 @@ class Training(NamedTuple):
     experiment: Experiment
     dataset: Dataset
     keys: Keys
+    """`[S]`."""
 
     @classmethod
     def of(cls, experiment: Experiment) -> "Training":
         """Load the experiment's data and make its keys."""
-        return cls(experiment, experiment.load_data(), make_keys(experiment.seed))
+        return cls(experiment, experiment.load_data(), make_seed_keys(experiment.seeds))
+
+    @property
+    def program(self) -> Program:
+        """What its training steps compile."""
+        options = self.experiment.training
+        mapping = options.seed_mapping or faster_mapping()
+        return Program(self.experiment.model, options.optimiser, self.dataset.sample, mapping)
 
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in the training split; the odd rest of each shuffled epoch is left out."""
         return self.dataset.splits["training"].size // self.experiment.training.batch_size
 
-    def epoch(self, state: TrainState) -> int:
-        """Number of epochs trained."""
-        return int(state.step) // self.steps_per_epoch
+    def epoch(self, state: TrainState) -> np.ndarray:
+        """Number of epochs that each seed has trained."""
+        return np.asarray(state.step) // self.steps_per_epoch
 
-    def stopped_early(self, state: TrainState) -> bool:
-        """Whether the validation loss has not improved for `patience` epochs."""
-        return self.epoch(state) - int(state.best_epoch) >= self.experiment.training.patience
+    def stopped_early(self, state: TrainState) -> np.ndarray:
+        """Whether a seed's validation loss has not improved for `patience` epochs."""
+        return self.epoch(state) - np.asarray(state.best_epoch) >= self.experiment.training.patience
 
-    def finished(self, state: TrainState) -> bool:
+    def finished(self, state: TrainState) -> np.ndarray:
         """Whether no epoch is left to train."""
-        return self.stopped_early(state) or self.epoch(state) >= self.experiment.training.max_epochs
+        return self.stopped_early(state) | (self.epoch(state) >= self.experiment.training.max_epochs)
 
 
 def train(training: Training, path: Path, params: Params | None = None, stop_now: bool = False) -> TrainState:
-    """Train until the validation loss has not improved for `patience` epochs, or `max_epochs`, or at once.
+    """Train each seed until its validation loss has not improved for `patience` epochs, or `max_epochs`, or at once.
 
-    Resumes from the newest checkpoint in `path`, to which the logs are cut back; begins with `params`, or with random
-    weights. Returns the last state.
+    Resumes from the newest checkpoint in `path`, to which the logs are cut back; begins with `params`, `[S]`, or with
+    random weights. Returns the last state. A seed that has ended rests while the others go on.
 
     Raises:
         FloatingPointError: a step's loss or gradient is not finite; the last checkpoint stays.
     """
     with Checkpoints(path / CHECKPOINTS) as checkpoints:
         state = restore_or_create(training, checkpoints, params)
-        with Logs(path, int(state.step)) as logs:
-            while not (stop_now or training.finished(state)):
-                epoch = training.epoch(state) + 1
+        with Logs(path, int(state.step.max())) as logs:
+            while not (stop_now or training.finished(state).all()):
+                active = ~training.finished(state)
+                epoch = int(training.epoch(state).max()) + 1
                 valid_ami = logs.records[-1]["valid_ami_max_last"] if logs.records else float("nan")
                 state, losses = train_epoch(training, state, epoch, valid_ami)
                 scores = validate(training, state)
-                state = update_best(state, scores["valid_total"], epoch)
-                logs.epoch({"step": int(state.step), "epoch": epoch, **losses, **scores})
+                news = np.where(active, scores["valid_total"], np.nan).astype(np.float32)
+                state = update_best_of_seeds(state, news, np.int32(epoch))
+                logs.epoch(int(state.step.max()), epoch, {**losses, **scores}, active)
                 if epoch % training.experiment.training.figure_interval == 0:
-                    logs.figure("overview", draw_overview(training, state), int(state.step))
+                    logs.figure("overview", draw_overview(training, state), int(state.step.max()))
                 checkpoints.save(state)
     return state
 
 
 def restore_or_create(training: Training, checkpoints: Checkpoints, params: Params | None = None) -> TrainState:
     """The newest checkpoint, or a fresh state, from `params` if they are given."""
-    model, optimiser = training.experiment.model, training.experiment.training.optimiser
-    state = jax.jit(lambda key, params: create_state(model, optimiser, key, params))(training.keys.init, params)
+    create = functools.partial(create_states, training.experiment.model, training.experiment.training.optimiser)
+    state = jax.jit(create)(training.keys, params)
     return state if checkpoints.latest_step() is None else checkpoints.restore(state)
 
 
-def restore_best(experiment: Experiment, path: Path) -> Params:
-    """The best weights in the newest checkpoint of one stage, in `path`."""
-    like = jax.eval_shape(lambda: create_state(experiment.model, experiment.training.optimiser, jax.random.key(0)))
+def restore_best(experiment: Experiment, path: Path) -> tuple[Params, np.ndarray]:
+    """The best weights of each seed, and their validation losses, in the newest checkpoint of one stage, in `path`."""
+    create = functools.partial(create_states, experiment.model, experiment.training.optimiser)
+    like = jax.eval_shape(create, jax.eval_shape(lambda: make_seed_keys(experiment.seeds)))
     with Checkpoints(path / CHECKPOINTS, read_only=True) as checkpoints:
-        return checkpoints.restore(like).best_params
+        state = checkpoints.restore(like)
+    return state.best_params, np.asarray(state.best_loss)
 
 
 def train_epoch(
     training: Training, state: TrainState, epoch: int, valid_ami: float
-) -> tuple[TrainState, dict[str, float]]:
+) -> tuple[TrainState, dict[str, np.ndarray]]:
     """All steps of epoch number `epoch` (from 1) on freshly shuffled examples, with a progress bar.
 
-    Returns the state and the mean losses; `valid_ami` is only shown.
+    Returns the state and each seed's mean losses (of a seed that has ended, nan); `valid_ami` is only shown.
     """
     options, num_steps = training.experiment.training, training.steps_per_epoch
-    batch_size = options.batch_size
-    split = training.dataset.splits["training"]
-    order = jax.random.permutation(jax.random.fold_in(training.keys.shuffle, epoch), split.size)
-    batches = np.asarray(order[: num_steps * batch_size]).reshape(num_steps, batch_size)
-    totals = np.zeros(3)
-    with tqdm(total=num_steps * batch_size, desc=f"epoch {epoch}", unit="ex", leave=False, mininterval=0.5) as bar:
+    active = ~training.finished(state)
+    batches, totals = shuffled_batches(training, epoch), np.zeros((3, len(active)))
+    with tqdm(
+        total=num_steps * options.batch_size, desc=f"epoch {epoch}", unit="ex", leave=False, mininterval=0.5
+    ) as bar:
         for start in range(0, num_steps, options.log_interval):
-            chunk = batches[start : start + options.log_interval]
-            state, loss = take_steps(training, state, chunk)
+            chunk = batches[:, start : start + options.log_interval]
+            state, loss = take_steps(training, state, chunk, active)
             totals += loss
-            bar.update(chunk.size)
-            bar.set_postfix(loss=f"{loss[0] / len(chunk):.2f}", valid_AMI=f"{valid_ami:.3f}")
-    means = totals / num_steps
-    return state, dict(zip(("train_total", "train_intra", "train_inter"), map(float, means), strict=True))
+            bar.update(chunk[0].size)
+            bar.set_postfix(loss=f"{loss[0, active].mean() / chunk.shape[1]:.2f}", valid_AMI=f"{valid_ami:.3f}")
+    means = np.where(active, totals / num_steps, np.nan)
+    return state, dict(zip(("train_total", "train_intra", "train_inter"), means, strict=True))
 
 
-def take_steps(training: Training, state: TrainState, batches: np.ndarray) -> tuple[TrainState, np.ndarray]:
-    """One compiled call on example numbers `[N, B]`; returns the state and the summed (total, intra, inter) losses."""
-    experiment, dataset = training.experiment, training.dataset
-    num_steps, options = len(batches), experiment.training
-    padded = np.resize(batches, (options.log_interval, batches.shape[1]))  # one shape, one compilation
-    source = dataset.splits["training"].fetch(padded)
-    state, progress = train_steps(
-        experiment.model, options.optimiser, dataset.sample, state, training.keys.train, source, padded, num_steps
-    )
-    if not progress.finite:
+def shuffled_batches(training: Training, epoch: int) -> np.ndarray:
+    """The example numbers of each seed's batches in an epoch, `[S, N, B]`."""
+    size, num_steps = training.dataset.splits["training"].size, training.steps_per_epoch
+    orders = [jax.random.permutation(jax.random.fold_in(key, epoch), size) for key in training.keys.shuffle]
+    batch_size = training.experiment.training.batch_size
+    return np.stack(orders)[:, : num_steps * batch_size].reshape(len(orders), num_steps, batch_size)
+
+
+def take_steps(
+    training: Training, state: TrainState, batches: np.ndarray, active: np.ndarray
+) -> tuple[TrainState, np.ndarray]:
+    """One compiled call on example numbers `[S, N, B]`, of the seeds that are `active`.
+
+    Returns the state and each seed's summed (total, intra, inter) losses, `[3, S]`.
+    """
+    num_seeds, num_steps, batch_size = batches.shape
+    shape = (num_seeds, training.experiment.training.log_interval, batch_size)
+    padded = np.zeros(shape, batches.dtype)  # one shape, one compilation
+    padded[:, :num_steps] = batches
+    source = training.dataset.splits["training"].fetch(padded)
+    steps = np.where(active, num_steps, 0).astype(np.int32)
+    state, progress = train_steps(training.program, state, training.keys.train, source, padded, steps)
+    if not progress.finite.all():
+        index = int(np.flatnonzero(~np.asarray(progress.finite))[0])
+        seed = f" of seed {training.experiment.seeds[index]}" if num_seeds > 1 else ""
         raise FloatingPointError(
-            f"step {int(state.step) + 1}: the loss or its gradient is not finite; the last checkpoint is kept"
+            f"step {int(state.step[index]) + 1}{seed}: the loss or its gradient is not finite; "
+            "the last checkpoint is kept"
         )
     return state, np.array(progress.loss)
 
 
-def validate(training: Training, state: TrainState) -> dict[str, float]:
-    """Mean losses and scores on the validation split, under the same noise and initial gammas at every epoch."""
+def validate(training: Training, state: TrainState) -> dict[str, np.ndarray]:
+    """Each seed's mean losses and scores on the validation split, under the same noise and gammas at every epoch."""
     experiment = training.experiment
     batch_size = experiment.training.batch_size
-    key = training.keys.validation
-    evaluation = evaluate(experiment.model, state.params, key, training.dataset, "validation", batch_size)
-    return {f"valid_{name}": value for name, value in summarise(evaluation).items()}
+    seeds: list[dict[str, float]] = []
+    for index in range(len(experiment.seeds)):
+        params, key = take_seed(state.params, index), training.keys.validation[index]
+        seeds.append(summarise(evaluate(experiment.model, params, key, training.dataset, "validation", batch_size)))
+    return {f"valid_{name}": np.array([scores[name] for scores in seeds]) for name in seeds[0]}
 
 
 def draw_overview(training: Training, state: TrainState) -> Figure:
-    """N-EM's figure 3 for the first validation images."""
-    experiment, dataset = training.experiment, training.dataset
-    shown = examine(experiment.model, state.params, training.keys.validation, dataset, "validation")
-    return plots.overview(*shown.last)
+    """N-EM's figure 3 for the first validation images, by the first seed."""
+    model, params, key = training.experiment.model, take_seed(state.params, 0), training.keys.validation[0]
+    return plots.overview(*examine(model, params, key, training.dataset, "validation").last)

@@ -11,6 +11,7 @@ from nem_jax import plots, provenance
 from nem_jax.config import build_stages
 from nem_jax.evaluation import describe_protocol, evaluate, examine, summarise
 from nem_jax.training.loop import Training, train
+from nem_jax.training.seeds import take_seed
 from nem_jax.training.stages import has_checkpoint, initial_params, stage_paths
 from nem_jax.training.state import TrainState, make_keys
 from nem_jax.training.workdir import (
@@ -61,43 +62,60 @@ def draw_key(seed: int, draw: int) -> PRNGKey:
 
 
 def _finish(stages: list[Training], states: list[TrainState], config: ConfigDict, path: Path) -> dict[str, Any]:
-    """Score the last state on the last stage's data, also of a run that was ended before it."""
+    """Score each seed's best weights of the last state on the last stage's data, also of a run ended before it."""
     experiment, dataset, _ = stages[-1]
-    model, params, key = experiment.model, states[-1].best_params, draw_key(experiment.seed, 0)
-    scores = summarise(evaluate(model, params, key, dataset, "test", experiment.training.batch_size))
-    shown = examine(model, params, key, dataset, "test").last
+    trained = list(zip(stages, states, strict=False))
+    runs = [_describe_run(stages, trained, index) for index in range(len(experiment.seeds))]
+    best = int(np.argmin([run["best_valid_loss"] for run in runs]))
+    params = take_seed(states[-1].best_params, best)
+    shown = examine(experiment.model, params, draw_key(experiment.seeds[best], 0), dataset, "test").last
     plots.overview(*shown).savefig(path / OVERVIEW)
     np.savez_compressed((path / OVERVIEW).with_suffix(".npz"), **shown._asdict())
     write_weights(path / WEIGHTS, jax.tree.map(np.asarray, params))
-    trained = [_describe_stage(*stage) for stage in zip(stages, states, strict=False)]
     result = {
         "config": to_json(config),
-        "protocol": describe_protocol(model, dataset, "test", experiment.noise, gamma_draws=1),
-        "scores": scores,
-        **trained[-1],
-        "epochs": sum(stage["epochs"] for stage in trained),
-        **({"stages": trained} if len(stages) > 1 else {}),
-        "weights_sha256": weights_sha256(params),
+        "protocol": describe_protocol(experiment.model, dataset, "test", experiment.noise, gamma_draws=1),
+        "runs": runs,
         **read_provenance(path),
     }
     write_json(path / RESULT, result)
-    print_scores(scores)
+    for run in runs:
+        print_scores(run["scores"], f"seed {run['seed']}: " if len(runs) > 1 else "")
+    if len(runs) > 1:
+        ami = [run["scores"]["ami_max_mean"] for run in runs]
+        print(f"AMI (max) of {len(runs)} seeds: {np.mean(ami):.4f} +- {np.std(ami):.4f}")
     print(f"result: {path / RESULT}\npicture: {path / OVERVIEW}\nweights: {path / WEIGHTS}\nlogs: {path}")
     return result
 
 
-def _describe_stage(training: Training, state: TrainState) -> dict[str, Any]:
+def _describe_run(stages: list[Training], trained: list[tuple[Training, TrainState]], index: int) -> dict[str, Any]:
+    """Scores of one seed, and how it was trained."""
+    experiment, dataset, _ = stages[-1]
+    seed, params = experiment.seeds[index], take_seed(trained[-1][1].best_params, index)
+    key, batch_size = draw_key(seed, 0), experiment.training.batch_size
+    described = [_describe_stage(training, state, index) for training, state in trained]
     return {
-        "epochs": training.epoch(state),
-        "best_epoch": int(state.best_epoch),
-        "best_valid_loss": float(state.best_loss),
-        "stopped_early": training.stopped_early(state),
+        "seed": seed,
+        "scores": summarise(evaluate(experiment.model, params, key, dataset, "test", batch_size)),
+        **described[-1],
+        "epochs": sum(stage["epochs"] for stage in described),
+        **({"stages": described} if len(stages) > 1 else {}),
+        "weights_sha256": weights_sha256(params),
     }
 
 
-def print_scores(scores: dict[str, float]) -> None:
+def _describe_stage(training: Training, state: TrainState, index: int) -> dict[str, Any]:
+    return {
+        "epochs": int(training.epoch(state)[index]),
+        "best_epoch": int(state.best_epoch[index]),
+        "best_valid_loss": float(state.best_loss[index]),
+        "stopped_early": bool(training.stopped_early(state)[index]),
+    }
+
+
+def print_scores(scores: dict[str, float], label: str = "") -> None:
     """The line that people look for: means over the scored steps."""
     print(
-        f"AMI {scores['ami_max_mean']:.4f} (max), {scores['ami_arithmetic_mean']:.4f} (arithmetic)   "
+        f"{label}AMI {scores['ami_max_mean']:.4f} (max), {scores['ami_arithmetic_mean']:.4f} (arithmetic)   "
         f"ARI {scores['ari_mean']:.4f}   confidence {scores['confidence_mean']:.4f}   loss {scores['total']:.2f}"
     )

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from nem_jax.config import Experiment, build_stages
 from nem_jax.pretrained import load_pretrained, pretrained_names
 from nem_jax.training.loop import CHECKPOINTS, restore_best
+from nem_jax.training.seeds import take_seed
 from nem_jax.training.workdir import CONFIG
 from nem_jax.types import Params
 
@@ -22,10 +23,11 @@ def stage_paths(workdir: Path, num_stages: int) -> list[Path]:
     return [workdir] if num_stages == 1 else [workdir / f"stage_{number}" for number in range(1, num_stages + 1)]
 
 
-def load_trained(source: str) -> tuple[ConfigDict, Params]:
+def load_trained(source: str, seed: int | None = None) -> tuple[ConfigDict, Params]:
     """Configuration and weights of a name that `load_pretrained` knows, or the best of the run in a directory.
 
-    Of a run in stages they are the last's that has any.
+    Of a run in stages they are the last's that has any; of a run of several seeds, those of `seed`, or else of the best
+    validation loss. The configuration is that of the seed alone.
 
     Raises:
         ValueError: there is neither, or the run has not finished an epoch.
@@ -39,7 +41,10 @@ def load_trained(source: str) -> tuple[ConfigDict, Params]:
         stages = build_stages(config)
         for experiment, path in reversed(list(zip(stages, stage_paths(workdir, len(stages)), strict=True))):
             if has_checkpoint(path):
-                return config, restore_best(experiment, path)
+                best_params, best_loss = restore_best(experiment, path)
+                index = int(best_loss.argmin()) if seed is None else experiment.seeds.index(seed)
+                config.seed, config.num_seeds = experiment.seeds[index], 1
+                return config, take_seed(best_params, index)
     names = ", ".join(pretrained_names())
     raise ValueError(f"{source} holds no run with a checkpoint, and is none of the trained weights {names}")
 
@@ -51,7 +56,7 @@ def has_checkpoint(path: Path) -> bool:
 
 
 def initial_params(experiment: Experiment) -> Params | None:
-    """The weights that `training.init_from` names; None: random ones.
+    """The weights that `training.init_from` names, for each seed, `[S]`; None: random ones.
 
     Raises:
         ValueError: it names neither pretrained weights nor a run with a checkpoint, or those of another network.
@@ -66,4 +71,4 @@ def initial_params(experiment: Experiment) -> Params | None:
     expected = jax.eval_shape(experiment.model.init, jax.random.key(0))
     if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, expected):
         raise ValueError(f"training.init_from: the weights in {source} are those of another network")
-    return params
+    return jax.tree.map(lambda leaf: np.stack([leaf] * len(experiment.seeds)), params)

@@ -1,4 +1,7 @@
-"""Everything that training carries from step to step, and that a checkpoint holds."""
+"""Everything that training carries from step to step, and that a checkpoint holds.
+
+The functions here are of one seed; `nem_jax.training.seeds` gives their arrays a leading axis S.
+"""
 
 from typing import NamedTuple
 
@@ -51,9 +54,11 @@ def create_state(
     return TrainState(jnp.int32(0), params, optimiser.init(params), best_params, jnp.float32(jnp.inf), jnp.int32(0))
 
 
-def update_best(state: TrainState, valid_loss: float, epoch: int) -> TrainState:
+def update_best(state: TrainState, valid_loss: Float[Array, ""], epoch: Int[Array, ""]) -> TrainState:
     """Keep the weights if `valid_loss` is the lowest so far (a NaN never is)."""
-    if not valid_loss < state.best_loss:
-        return state
-    best_params = jax.tree.map(jnp.copy, state.params)
-    return state._replace(best_params=best_params, best_loss=jnp.float32(valid_loss), best_epoch=jnp.int32(epoch))
+    best = (state.params, valid_loss, epoch)
+    kept = (state.best_params, state.best_loss, state.best_epoch)
+    params, loss, best_epoch = jax.tree.map(
+        lambda new, old: jnp.where(valid_loss < state.best_loss, new, old), best, kept
+    )
+    return state._replace(best_params=params, best_loss=loss, best_epoch=best_epoch)

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from nem_jax.losses import StepLoss
 from nem_jax.model import NEM, example_loss
 from nem_jax.networks.convolution import COMPILER_OPTIONS
+from nem_jax.training.seeds import MAPPINGS
 from nem_jax.training.state import TrainState
 from nem_jax.types import Example, PRNGKey
 
@@ -53,33 +54,49 @@ def train_step(
     return jax.lax.cond(finite, apply, lambda state: state, state), loss, finite
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=("model", "optimiser", "sample"),
-    donate_argnames="state",
-    compiler_options=COMPILER_OPTIONS,
-)
+class Program(NamedTuple):
+    """What is compiled in: two programs are one only if all of it is the same."""
+
+    model: NEM
+    optimiser: optax.GradientTransformation
+    sample: Any
+    """Of the data set: `(source, index) -> Example`."""
+    seed_mapping: str
+    """One of `seeds.MAPPINGS`."""
+
+
+@functools.partial(jax.jit, static_argnames="program", donate_argnames="state", compiler_options=COMPILER_OPTIONS)
 def train_steps(
-    model: NEM,
-    optimiser: optax.GradientTransformation,
-    sample: Any,
+    program: Program,
+    state: TrainState,
+    key: Key[Array, " S"],
+    source: Any,
+    batches: Int[Array, "S N B"],
+    num_steps: Int[Array, " S"],
+) -> tuple[TrainState, Progress]:
+    """For each seed, take the first `num_steps` steps of `batches` on the device; stop before one that is not finite.
+
+    Args:
+        program: static.
+        state: of each seed, `[S]`; donated.
+        key: of each seed's training stream, `[S]`; step number s uses `fold_in(key, s)`.
+        source: of the split; the seeds share it.
+        batches: example indices of each step.
+        num_steps: at most N, dynamic, so that one compilation serves every length; 0 for a seed that has ended.
+    """
+    of_seed = functools.partial(_train_steps_of_seed, program, source)
+    return MAPPINGS[program.seed_mapping](of_seed)(state, key, batches, num_steps)
+
+
+def _train_steps_of_seed(
+    program: Program,
+    source: Any,
     state: TrainState,
     key: PRNGKey,
-    source: Any,
     batches: Int[Array, "N B"],
     num_steps: Int[Array, ""],
 ) -> tuple[TrainState, Progress]:
-    """Take the first `num_steps` steps of `batches` on the device; stop before a step that is not finite.
-
-    Args:
-        model, optimiser: static.
-        sample: of the data set: `(source, index) -> Example`; static.
-        state: donated.
-        key: of the training stream; step number s uses `fold_in(key, s)`.
-        source: of the split.
-        batches: example indices of each step.
-        num_steps: at most N, dynamic, so that one compilation serves every length.
-    """
+    model, optimiser, sample, _ = program
 
     def body(carry: tuple[TrainState, Progress]) -> tuple[TrainState, Progress]:
         state, progress = carry

@@ -24,8 +24,9 @@ from nem_jax.config import Experiment, build_experiment
 from nem_jax.em import init_state
 from nem_jax.model import target_frames, to_frames
 from nem_jax.networks.convolution import COMPILER_OPTIONS
-from nem_jax.training.state import create_state, make_keys
-from nem_jax.training.step import batch_loss, train_steps
+from nem_jax.training.seeds import create_states, make_seed_keys
+from nem_jax.training.state import make_keys
+from nem_jax.training.step import Program, batch_loss, train_steps
 
 MAX_TIME_RATIO, MAX_MEMORY_RATIO = 0.5, 1 / 3
 MAX_DIFFERENCE = 1e-4
@@ -46,15 +47,16 @@ def _experiment(name: str) -> Experiment:
 
 def _build_ours(name: str) -> Run:
     experiment = _experiment(name)
-    dataset, keys = experiment.load_data(), make_keys(0)
+    dataset, keys = experiment.load_data(), make_seed_keys(range(1))
     source = dataset.splits["training"].source
-    batches = jnp.arange(experiment.training.batch_size)[None]
+    batches = jnp.arange(experiment.training.batch_size)[None, None]
     model, optimiser = experiment.model, experiment.training.optimiser
-    state = create_state(model, optimiser, keys.init)
+    state = create_states(model, optimiser, keys)
+    program = Program(model, optimiser, dataset.sample, "sequence")
 
     def run() -> None:
         nonlocal state
-        state, _ = train_steps(model, optimiser, dataset.sample, state, keys.train, source, batches, 1)
+        state, _ = train_steps(program, state, keys.train, source, batches, jnp.array([1]))
         jax.block_until_ready(state)
 
     return run

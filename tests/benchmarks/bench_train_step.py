@@ -26,8 +26,9 @@ from contest import OURS, TORCH_MISSING, Contest, Run, memory_ratio, run_as_scri
 from nem_jax.config import Experiment, build_experiment
 from nem_jax.em import init_state
 from nem_jax.model import to_frames
-from nem_jax.training.state import create_state, make_keys
-from nem_jax.training.step import batch_loss, train_steps
+from nem_jax.training.seeds import create_states, make_seed_keys
+from nem_jax.training.state import make_keys
+from nem_jax.training.step import Program, batch_loss, train_steps
 
 MAX_TIME_RATIO, MAX_MEMORY_RATIO = 0.65, 0.5
 STEPS_PER_TURN = 10
@@ -43,14 +44,15 @@ def _experiment() -> Experiment:
 def _build_ours() -> Run:
     experiment = _experiment()
     model, optimiser, batch_size = experiment.model, experiment.training.optimiser, experiment.training.batch_size
-    dataset, keys = experiment.load_data(), make_keys(0)
+    dataset, keys = experiment.load_data(), make_seed_keys(range(1))
     source = dataset.splits["training"].source
-    batches = jnp.arange(STEPS_PER_TURN * batch_size).reshape(STEPS_PER_TURN, batch_size)
-    state = create_state(model, optimiser, keys.init)
+    batches = jnp.arange(STEPS_PER_TURN * batch_size).reshape(1, STEPS_PER_TURN, batch_size)
+    state = create_states(model, optimiser, keys)
+    program = Program(model, optimiser, dataset.sample, "sequence")
 
     def run() -> None:
         nonlocal state
-        state, _ = train_steps(model, optimiser, dataset.sample, state, keys.train, source, batches, STEPS_PER_TURN)
+        state, _ = train_steps(program, state, keys.train, source, batches, jnp.array([STEPS_PER_TURN]))
         jax.block_until_ready(state)
 
     return run

@@ -1,0 +1,109 @@
+"""Several seeds in one program: each is what it is alone."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.static_shapes.config import get_config
+from nem_jax.config import SEED_MAPPINGS, build_experiment
+from nem_jax.training import loop
+from nem_jax.training.logs import METRICS
+from nem_jax.training.loop import Training
+from nem_jax.training.run import run
+from nem_jax.training.seeds import MAPPINGS, make_seed_keys, take_seed
+from nem_jax.training.stages import load_trained
+from nem_jax.training.state import make_keys
+from nem_jax.training.workdir import WEIGHTS
+from nem_jax.weights import read_weights, weights_sha256
+
+SEEDS = 3
+
+
+def tiny(seed, num_seeds, mapping=None, **training):
+    config = get_config("smoke")
+    config.seed, config.num_seeds, config.training.seed_mapping = seed, num_seeds, mapping
+    config.data.num_training, config.training.batch_size, config.training.log_interval = 128, 16, 5
+    config.training.update(training)
+    return config
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Results of each seed in a run of its own."""
+    path = tmp_path_factory.mktemp("alone")
+    return [run(tiny(5 + seed, 1), str(path / str(seed)))["runs"][0] for seed in range(SEEDS)]
+
+
+def assert_alike(found, expected, rtol):
+    assert [one["seed"] for one in found] == [one["seed"] for one in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert (one["epochs"], one["best_epoch"]) == (other["epochs"], other["best_epoch"])
+        assert one["best_valid_loss"] == pytest.approx(other["best_valid_loss"], rel=rtol)
+        assert one["scores"]["total"] == pytest.approx(other["scores"]["total"], rel=rtol)
+
+
+def test_the_mappings_are_those_that_the_configuration_knows():
+    assert tuple(MAPPINGS) == SEED_MAPPINGS
+
+
+@pytest.mark.parametrize(("mapping", "rtol"), [("sequence", 1e-6), ("vmap", 1e-5)])
+def test_a_seed_among_others_is_what_it_is_alone(alone, tmp_path, mapping, rtol):
+    result = run(tiny(5, SEEDS, mapping), str(tmp_path))
+    assert_alike(result["runs"], alone, rtol)
+    losses = [one["best_valid_loss"] for one in result["runs"]]
+    assert len(set(losses)) == SEEDS
+    best = result["runs"][int(np.argmin(losses))]
+    assert weights_sha256(read_weights(tmp_path / WEIGHTS)) == best["weights_sha256"]
+    config, params = load_trained(str(tmp_path))
+    assert (config.seed, config.num_seeds) == (best["seed"], 1)
+    assert weights_sha256(params) == best["weights_sha256"]
+
+
+def test_the_log_has_each_seed_and_their_mean(alone, tmp_path):
+    run(tiny(5, SEEDS), str(tmp_path))
+    for line in (tmp_path / METRICS).read_text().splitlines():
+        record = json.loads(line)
+        for name, values in record["per_seed"].items():
+            assert len(values) == SEEDS
+            assert record[name] == pytest.approx(np.mean(values))
+    assert record["per_seed"]["valid_total"] == pytest.approx([one["best_valid_loss"] for one in alone])
+
+
+def test_a_seed_that_has_stopped_rests_while_the_others_go_on(tmp_path, monkeypatch):
+    """Of the losses by epoch, the second seed's are best at epoch 1: with patience 2 it ends after epoch 3."""
+    losses = iter([[5.0, 1.0], [4.0, 2.0], [3.0, 3.0], [2.0, 0.5], [1.0, 0.5]])
+    names = ("valid_total", "valid_ami_max_last")
+    monkeypatch.setattr(loop, "validate", lambda *_: dict.fromkeys(names, np.array(next(losses))))
+    training = Training.of(build_experiment(tiny(0, 2, patience=2, max_epochs=5)))
+    after = []
+    train_epoch = loop.train_epoch
+
+    def watched(*arguments):
+        state, means = train_epoch(*arguments)
+        after.append((jax.tree.map(np.array, state.params), means))  # a copy: the state is donated
+        return state, means
+
+    monkeypatch.setattr(loop, "train_epoch", watched)
+    state = loop.train(training, tmp_path)
+    assert training.epoch(state).tolist() == [5, 3]
+    third, last = (take_seed(after[number][0], 1) for number in (2, 4))
+    jax.tree.map(np.testing.assert_array_equal, third, last)
+    assert np.isnan(after[4][1]["train_total"]).tolist() == [False, True]
+    records = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
+    assert [record["per_seed"]["valid_total"][1] for record in records] == [1.0, 2.0, 3.0, None, None]
+    assert records[4]["valid_total"] == 1.0
+
+
+def test_keys_are_those_of_each_seed():
+    keys = make_seed_keys(range(3, 5))
+    for index, seed in enumerate((3, 4)):
+        for ours, expected in zip(keys, make_keys(seed), strict=True):
+            np.testing.assert_array_equal(jax.random.key_data(ours[index]), jax.random.key_data(expected))
+
+
+def test_a_checkpoint_of_other_seeds_is_refused(tmp_path):
+    run(tiny(0, 2, max_epochs=1), str(tmp_path))
+    with pytest.raises(ValueError, match=r"config\.num_seeds is 2 there and 3 here"):
+        run(tiny(0, 3, max_epochs=1), str(tmp_path))
