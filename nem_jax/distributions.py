@@ -1,6 +1,6 @@
 """Pixel distributions P(x_i | psi_ik), paper (N-EM) section 2.1.
 
-A pixel distribution is a frozen record of its constants with five functions of `x [..., C]` and `psi [..., C]`.
+A pixel distribution is a frozen record of its constants with functions of `x [..., C]` and `psi [..., C]`.
 Channels are independent given psi: likelihoods multiply and costs add over them. (The original
 program *adds likelihoods* over channels, which is no likelihood; for C = 1, all it ever ran, both agree.)
 """
@@ -41,6 +41,10 @@ class Bernoulli:
         """From the network's linear output to psi: sigmoid."""
         return jax.nn.sigmoid(output)
 
+    def mode(self, psi: Float[Array, "*k C"]) -> Float[Array, "*k C"]:
+        """The likeliest x: 1 where psi > 1/2."""
+        return (psi > 0.5).astype(psi.dtype)
+
 
 @dataclass(frozen=True)
 class Gaussian:
@@ -75,6 +79,10 @@ class Gaussian:
     def activation(self, output: Float[Array, "*k C"]) -> Float[Array, "*k C"]:
         """From the network's linear output to psi: the identity."""
         return output
+
+    def mode(self, psi: Float[Array, "*k C"]) -> Float[Array, "*k C"]:
+        """The likeliest x: psi."""
+        return psi
 
 
 PixelDist = Bernoulli | Gaussian

@@ -1,10 +1,12 @@
 """Beyond the paper: the model reads its own predictions once the frames end.
 
-The prediction is the pixelwise maximum over the components, as in N-EM's figure 5: any other reading would weigh them
-by a gamma of the frame to come, which is exactly what is not known.
+What it reads is like what it was trained on: the likeliest frame, with the training's noise. The frame is that of the
+pixelwise maximum over the components, as in N-EM's figure 5: any other would weigh them by a gamma of the frame to
+come, which is exactly what is not known. (Fed with psi itself, or without noise, RNN-EM forgets the objects at once.)
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -18,6 +20,8 @@ from nem_jax.model import NEM, infer, to_frames
 from nem_jax.types import Cell, EMState, Params, PRNGKey, Trajectory
 from nem_jax.unroll import unroll
 
+_AHEAD = 1  # folded into the key that `infer` splits
+
 
 class Rollout(NamedTuple):
     """T EM steps on observed frames, and R steps on the model's own predictions (leading axes)."""
@@ -30,21 +34,34 @@ class Rollout(NamedTuple):
     """What the observed steps read."""
 
 
+def likeliest_frame(psi: Float[Array, "K H W C"], pixel_dist: PixelDist) -> Float[Array, "H W C"]:
+    """The mode of P(x | max_k psi_k)."""
+    return pixel_dist.mode(predicted_frame(psi))
+
+
 def rollout_step(
-    cell: Cell, params: Params, state: EMState, pixel_dist: PixelDist, epsilon: float = em.E_STEP_EPSILON
+    cell: Cell,
+    params: Params,
+    state: EMState,
+    key: PRNGKey,
+    corrupt: Callable[[PRNGKey, jax.Array], jax.Array],
+    pixel_dist: PixelDist,
+    epsilon: float = em.E_STEP_EPSILON,
 ) -> EMState:
-    """`em.em_step` without a frame: the input is the state's predicted frame, the target the new state's.
+    """`em.em_step` without a frame: the input is the state's likeliest frame with noise, the target the new state's.
 
     Args:
         cell: one component's network, see `nem_jax.types.Cell`.
         params: its weights.
         state: the last step's, observed or not.
+        key: consumed by `corrupt`.
+        corrupt: `(key, x) -> x_noisy`.
         pixel_dist: `Bernoulli()` or `Gaussian(...)`.
         epsilon: see `em.e_step`.
     """
-    residual = em.masked_residual(predicted_frame(state.psi), state.psi, state.gamma)
-    theta, psi = em.update_theta(cell, params, residual, state.theta)
-    return EMState(theta, psi, em.e_step(predicted_frame(psi), psi, pixel_dist, epsilon))
+    x_noisy = corrupt(key, likeliest_frame(state.psi, pixel_dist))
+    theta, psi = em.update_theta(cell, params, em.masked_residual(x_noisy, state.psi, state.gamma), state.theta)
+    return EMState(theta, psi, em.e_step(likeliest_frame(psi, pixel_dist), psi, pixel_dist, epsilon))
 
 
 def rollout(model: NEM, params: Params, key: PRNGKey, x: Float[Array, "F H W C"], num_ahead: int) -> Rollout:
@@ -64,12 +81,13 @@ def rollout(model: NEM, params: Params, key: PRNGKey, x: Float[Array, "F H W C"]
         raise ValueError(f"only a model of lookahead 1 predicts its next input, this one's is {model.lookahead}")
     observed, x_noisy = infer(model, params, key, x)
 
-    def step(state: EMState, _x_noisy: jax.Array, _x: jax.Array) -> EMState:
-        return rollout_step(model.cell, params, state, model.pixel_dist, model.epsilon)
+    def step(state: EMState, key: PRNGKey, _unread: jax.Array) -> EMState:
+        return rollout_step(model.cell, params, state, key, model.corrupt, model.pixel_dist, model.epsilon)
 
     last = EMState(*(leaf[-1] for leaf in observed))
+    keys = jax.random.split(jax.random.fold_in(key, _AHEAD), num_ahead)
     unread = jnp.zeros((num_ahead, *x.shape[1:]), x.dtype)
-    ahead = unroll(step, last, unread, unread, scan_unroll=model.scan_unroll or max(num_ahead, 1))
+    ahead = unroll(step, last, keys, unread, scan_unroll=model.scan_unroll or max(num_ahead, 1))
     return Rollout(observed, ahead, x_noisy)
 
 

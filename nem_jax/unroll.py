@@ -6,7 +6,7 @@ from typing import Any
 
 import chex
 import jax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from nem_jax.types import EMState, Trajectory
 
@@ -36,7 +36,7 @@ def _is_costly(primitive: Any, *avals: Any, **options: Any) -> bool:
 def unroll(
     step: Step,
     state: EMState,
-    x_noisy: Float[Array, "T H W C"],
+    x_noisy: Shaped[Array, "T *input"],
     x: Float[Array, "T H W C"],
     *,
     scan_unroll: int = 1,
@@ -50,7 +50,7 @@ def unroll(
     Args:
         step: one EM step, see `Step`.
         state: the state before the first step.
-        x_noisy: corrupted inputs.
+        x_noisy: corrupted inputs `[T, H, W, C]`; or whatever `step` makes them of, such as keys `[T]`.
         x: clean targets.
         scan_unroll: how many steps are laid out in one loop body (compiled size against speed; same numbers).
         remat: one of `REMAT`: memory against time, the same numbers. With 'all', the memory of one step, not T.
@@ -58,7 +58,7 @@ def unroll(
     Returns:
         The T states after each step.
     """
-    chex.assert_equal_shape([x_noisy, x])
+    chex.assert_equal_shape_prefix([x_noisy, x], 1)
 
     def body(carry: EMState, frames: tuple[jax.Array, jax.Array]) -> tuple[EMState, EMState]:
         new = step(carry, *frames)

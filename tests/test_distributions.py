@@ -97,6 +97,12 @@ def test_activations():
     np.testing.assert_array_equal(Gaussian().activation(output), output)
 
 
+def test_the_mode_is_the_likeliest_pixel():
+    psi = jnp.array([[0.1, 0.7], [0.5, 0.51]])
+    np.testing.assert_array_equal(Bernoulli().mode(psi), [[0, 1], [0, 1]])
+    np.testing.assert_array_equal(Gaussian().mode(psi), psi)
+
+
 @pytest.mark.parametrize("dist", DISTS, ids=str)
 @pytest.mark.parametrize("name", ["prob", "log_prob", "nll"])
 def test_broadcast_over_components_and_transforms(dist, name):

@@ -51,9 +51,11 @@ def _moving_cell(params, residual, theta):
     return psi.reshape(-1), psi
 
 
-MOVING = dataclasses.replace(
-    NEM, cell=_moving_cell, hidden_size=int(np.prod(SHAPE)), corrupt=lambda key, x: x, num_components=1
-)
+def _clean(key, x):
+    return x
+
+
+MOVING = dataclasses.replace(NEM, cell=_moving_cell, hidden_size=int(np.prod(SHAPE)), corrupt=_clean, num_components=1)
 
 
 @pytest.fixture(name="params", scope="module")
@@ -78,10 +80,10 @@ def _numpy_loop(params, state, num_ahead):
     theta, psi, gamma = (np.asarray(leaf, np.float64) for leaf in state)
     states = []
     for _ in range(num_ahead):
-        residual = (gamma * (psi.max(axis=0) - psi)).reshape(len(psi), -1)
+        residual = (gamma * ((psi.max(axis=0) > 0.5) - psi)).reshape(len(psi), -1)
         theta = theta @ params["theta"] + residual @ params["residual"]
         psi = (1 / (1 + np.exp(-theta @ params["psi"]))).reshape(psi.shape)
-        x = psi.max(axis=0)
+        x = psi.max(axis=0) > 0.5
         likelihood = np.prod(x * psi + (1 - x) * (1 - psi), axis=-1, keepdims=True) + 1e-6
         gamma = likelihood / likelihood.sum(axis=0)
         states.append((theta, psi, gamma))
@@ -90,7 +92,7 @@ def _numpy_loop(params, state, num_ahead):
 
 @pytest.mark.parametrize("scan_unroll", [None, 1])
 def test_steps_ahead_equal_a_numpy_loop(params, x, scan_unroll):
-    found = run(dataclasses.replace(NEM, scan_unroll=scan_unroll), params, KEY, x, NUM_AHEAD)
+    found = run(dataclasses.replace(NEM, scan_unroll=scan_unroll, corrupt=_clean), params, KEY, x, NUM_AHEAD)
     expected = _numpy_loop(params, [leaf[-1] for leaf in found.observed], NUM_AHEAD)
     for leaf, reference in zip(found.ahead, expected, strict=True):
         np.testing.assert_allclose(leaf, reference, rtol=1e-4, atol=1e-5)
@@ -190,10 +192,26 @@ def test_predicted_frame_is_the_one_the_upper_bound_scores(x):
 
 
 def test_epsilon_reaches_the_step(problem):
-    hard, soft = (rollout_step(problem.cell, problem.params, problem.state, Bernoulli(), e) for e in (0.0, 10.0))
+    step = functools.partial(rollout_step, problem.cell, problem.params, problem.state, KEY, _clean, Bernoulli())
+    hard, soft = (step(epsilon) for epsilon in (0.0, 10.0))
     np.testing.assert_array_equal(hard.psi, soft.psi)
     assert np.max(np.abs(hard.gamma - soft.gamma)) > 1e-2
     assert np.max(np.abs(soft.gamma - 1 / 3)) < 0.1
+
+
+def test_each_step_ahead_draws_its_own_noise(params, x):
+    """Noise that is drawn and not added: the same frame at every step would get the same."""
+    seen = []
+
+    def watched(key, x):
+        jax.debug.callback(lambda bits: seen.append(bits.tobytes()), jax.random.key_data(key))
+        return x
+
+    jax.block_until_ready(rollout(dataclasses.replace(NEM, corrupt=watched), params, KEY, x, NUM_AHEAD))
+    jax.effects_barrier()
+    assert len(set(seen)) == 1 + NUM_AHEAD  # `infer` draws all of its own with one key
+    noisy, other = (run(NEM, params, key, x, NUM_AHEAD) for key in (KEY, jax.random.key(3)))
+    assert np.max(np.abs(noisy.ahead.psi - other.ahead.psi)) > 1e-3
 
 
 def test_epsilon_of_the_model_reaches_the_steps_ahead(params, x):
