@@ -110,9 +110,11 @@ def draw(record: dict[str, Any], path: Path, ylabel: str) -> None:
     groups = list(dict.fromkeys(line["group"] for line in lines))
     series: dict[str, dict[str, tuple[float | None, float | None]]] = {}
     for line in lines:
+        ours = line["series"]
         if line["paper"]:
-            series.setdefault(f"{line['series']}, paper", {})[line["group"]] = tuple(line["paper"])
-        series.setdefault(line["series"], {})[line["group"]] = (line["ours"]["mean"], line["ours"]["std"])
+            series.setdefault(f"{ours}, paper", {})[line["group"]] = tuple(line["paper"])
+            ours += ", ours"
+        series.setdefault(ours, {})[line["group"]] = (line["ours"]["mean"], line["ours"]["std"])
     bars = {label: [found.get(group, unknown) for group in groups] for label, found in series.items()}
     charts.bars(groups, bars, ylabel).savefig(figure.beside(path))
 
