@@ -5,7 +5,6 @@ seed of the finished runs `<directory>/<configuration>` and `<directory>/<config
 that come with the package; lines that have neither are left out, and named.
 """
 
-import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ from nem_jax import charts
 from nem_jax.evaluation import summarise
 from nem_jax.launch import launch
 from nem_jax.pretrained import pretrained_names
-from nem_jax.training.workdir import RESULT
+from nem_jax.training.workdir import RESULT, read_result
 
 TRAINING = ("seed", "epochs", "best_epoch", "stopped_early")
 
@@ -60,8 +59,10 @@ def sources(experiment: str, name: str, directory: Path) -> list[Source]:
     found = []
     for path in paths:
         if (path / RESULT).exists():
-            runs = json.loads((path / RESULT).read_text())["runs"]
-            found += [Source(str(path), {key: run[key] for key in TRAINING}) for run in runs]
+            found += [Source(str(path), {key: run[key] for key in TRAINING}) for run in read_result(path)["runs"]]
+    seeds = [source.seed for source in found]
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"the runs of {name} in {directory} must hold different seeds, got {seeds}")
     packaged = f"{experiment}_{name}"
     return found or [Source(packaged, {})] * (packaged in pretrained_names())
 

@@ -2,9 +2,9 @@
 
     python -m experiments.publish --workdirs=runs/rnn_em_seed0,runs/rnn_em_seed1
 
-The runs must differ in `seed` alone. Writes experiments/<experiment>/results/<name>.json, .png and .npz (the picture's
-arrays), the weights of the seed with the best validation loss as nem_jax/pretrained/<experiment>_<name>.safetensors,
-and the table in experiments/README.md.
+The runs must differ in their seeds alone. Writes experiments/<experiment>/results/<name>.json, .png and .npz (the
+picture's arrays), the weights of the seed with the best validation loss as
+nem_jax/pretrained/<experiment>_<name>.safetensors, and the table in experiments/README.md.
 """
 
 import importlib
@@ -23,7 +23,7 @@ from nem_jax.evaluation import summarise
 from nem_jax.launch import launch
 from nem_jax.pretrained import DIRECTORY
 from nem_jax.training.logs import METRICS
-from nem_jax.training.workdir import OVERVIEW, RESULT, WEIGHTS, portable, to_json, write_json
+from nem_jax.training.workdir import OVERVIEW, WEIGHTS, portable, read_result, to_json, write_json
 from nem_jax.types import Params
 from nem_jax.weights import read_weights, weights_sha256, write_weights
 
@@ -52,7 +52,7 @@ def aggregate(results: list[dict[str, Any]], paper: dict[str, Any]) -> dict[str,
         metrics[name] = {"mean": float(np.mean(values)), "std": float(np.std(values)), "per_seed": values}
     return {
         "experiment": first["config"]["experiment"],
-        "config": portable(first["config"]),
+        "config": without_seeds(first["config"]),
         "protocol": first["protocol"],
         "metrics": metrics,
         "paper": paper,
@@ -69,12 +69,19 @@ def without_seeds(config: dict[str, Any]) -> dict[str, Any]:
     return {**portable(config), "seed": 0, "num_seeds": 1}
 
 
-def learning_curve(workdir: Path) -> dict[str, list[float]]:
-    """Validation loss and AMI after each epoch, from the run's metrics.jsonl, of all its stages in order."""
+def learning_curves(workdir: Path) -> list[dict[str, list[float]]]:
+    """Validation loss and AMI after each epoch of each seed, from the run's metrics.jsonl, all stages in order."""
     files = sorted(workdir.glob(f"stage_*/{METRICS}")) or [workdir / METRICS]
     records = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     columns = {"valid_loss": "valid_total", "valid_ami_max": "valid_ami_max_mean"}
-    return {name: [round(record[column], 4) for record in records] for name, column in columns.items()}
+    epochs = [record.get("per_seed", {name: [value] for name, value in record.items()}) for record in records]
+
+    def curve(column: str, index: int) -> list[float]:
+        values = [epoch[column][index] for epoch in epochs]
+        return [round(value, 4) for value in values if value is not None]  # None: it had ended
+
+    num_seeds = len(epochs[0]["valid_total"])
+    return [{name: curve(column, index) for name, column in columns.items()} for index in range(num_seeds)]
 
 
 def package(workdir: Path) -> tuple[Params, float | None]:
@@ -118,10 +125,7 @@ def publish(workdirs: list[Path], root: Path = Path(__file__).parent, weights: P
     Raises ValueError if a run is not finished, if its configuration is not the one its name says, or if a result
     of more seeds is there already.
     """
-    for path in workdirs:
-        if not (path / RESULT).exists():
-            raise ValueError(f"workdir {path} holds no finished run")
-    results = [json.loads((path / RESULT).read_text()) for path in workdirs]
+    results = [read_result(path) for path in workdirs]
     for path, result in zip(workdirs, results, strict=True):
         if any(len(run.get("stages", [])) < len(result["config"]["stages"]) for run in result["runs"]):
             raise ValueError(f"workdir {path} was ended before its last stage")
@@ -136,7 +140,7 @@ def publish(workdirs: list[Path], root: Path = Path(__file__).parent, weights: P
     file = result_file(experiment, name, root)
     check_seeds(file, len(record["seeds"]))
     best, result = min(zip(workdirs, results, strict=True), key=lambda pair: best_run(pair[1])["best_valid_loss"])
-    record["learning_curves"] = [learning_curve(path) for path in workdirs]
+    record["learning_curves"] = [curve for path in workdirs for curve in learning_curves(path)]
     packaged, change = package(best)
     record["weights_sha256"], record["ami_change_by_float16"] = weights_sha256(packaged), change
     write_json(file, record)

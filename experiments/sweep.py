@@ -17,7 +17,7 @@ from experiments.trained import DIRECTORY, MNIST_DIR
 from nem_jax.config import build_stages
 from nem_jax.launch import launch
 from nem_jax.training.run import run
-from nem_jax.training.workdir import RESULT
+from nem_jax.training.workdir import CONFIG, RESULT, check_same
 
 EXPERIMENTS = ("static_shapes", "flying_shapes", "flying_mnist")
 
@@ -31,7 +31,8 @@ def plan(experiment: str, names: list[str], seeds: int, directory: Path) -> dict
     """Directory and configuration of every run, all of them checked.
 
     Raises:
-        ValueError: see `build_stages`; or a name is none of the experiment's, or has a result of more seeds.
+        ValueError: see `build_stages`; or a name is none of the experiment's, or has a result of more seeds, or its
+            directory holds a run of another configuration.
     """
     module = importlib.import_module(f"experiments.{experiment}.config")
     planned = {}
@@ -41,6 +42,8 @@ def plan(experiment: str, names: list[str], seeds: int, directory: Path) -> dict
         config = module.get_config(name)
         config.num_seeds, config.data.mnist_dir = seeds, MNIST_DIR.value
         build_stages(config)
+        if (directory / name / CONFIG).exists():
+            check_same(directory / name, config)
         planned[directory / name] = config
     return planned
 

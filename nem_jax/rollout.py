@@ -20,7 +20,7 @@ from nem_jax.model import NEM, infer, to_frames
 from nem_jax.types import Cell, EMState, Params, PRNGKey, Trajectory
 from nem_jax.unroll import unroll
 
-_AHEAD = 1  # folded into the key that `infer` splits
+_AHEAD = 2**31  # folded into the key that `infer` splits: a smaller number gives the keys that a split gives
 
 
 class Rollout(NamedTuple):

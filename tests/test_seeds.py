@@ -9,10 +9,11 @@ import pytest
 from experiments.static_shapes.config import get_config
 from nem_jax.config import SEED_MAPPINGS, build_experiment
 from nem_jax.training import loop
+from nem_jax.training.checkpoint import Checkpoints
 from nem_jax.training.logs import METRICS
 from nem_jax.training.loop import Training
 from nem_jax.training.run import run
-from nem_jax.training.seeds import MAPPINGS, make_seed_keys, take_seed
+from nem_jax.training.seeds import MAPPINGS, create_states, make_seed_keys, take_seed
 from nem_jax.training.stages import load_trained
 from nem_jax.training.state import make_keys
 from nem_jax.training.workdir import WEIGHTS
@@ -52,6 +53,8 @@ def test_the_mappings_are_those_that_the_configuration_knows():
 def test_a_seed_among_others_is_what_it_is_alone(alone, tmp_path, mapping, rtol):
     result = run(tiny(5, SEEDS, mapping), str(tmp_path))
     assert_alike(result["runs"], alone, rtol)
+    totals = [one["scores"]["total"] for one in result["runs"]]
+    assert result["scores"]["total"] == {"mean": pytest.approx(np.mean(totals)), "std": pytest.approx(np.std(totals))}
     losses = [one["best_valid_loss"] for one in result["runs"]]
     assert len(set(losses)) == SEEDS
     best = result["runs"][int(np.argmin(losses))]
@@ -71,12 +74,15 @@ def test_the_log_has_each_seed_and_their_mean(alone, tmp_path):
     assert record["per_seed"]["valid_total"] == pytest.approx([one["best_valid_loss"] for one in alone])
 
 
-def test_a_seed_that_has_stopped_rests_while_the_others_go_on(tmp_path, monkeypatch):
+@pytest.mark.parametrize("mapping", SEED_MAPPINGS)
+def test_a_seed_that_has_stopped_rests_while_the_others_go_on(tmp_path, monkeypatch, mapping):
     """Of the losses by epoch, the second seed's are best at epoch 1: with patience 2 it ends after epoch 3."""
     losses = iter([[5.0, 1.0], [4.0, 2.0], [3.0, 3.0], [2.0, 0.5], [1.0, 0.5]])
     names = ("valid_total", "valid_ami_max_last")
-    monkeypatch.setattr(loop, "validate", lambda *_: dict.fromkeys(names, np.array(next(losses))))
-    training = Training.of(build_experiment(tiny(0, 2, patience=2, max_epochs=5)))
+    monkeypatch.setattr(
+        loop, "validate", lambda *of: dict.fromkeys(names, np.where(of[-1], np.array(next(losses)), np.nan))
+    )
+    training = Training.of(build_experiment(tiny(0, 2, mapping, patience=2, max_epochs=5)))
     after = []
     train_epoch = loop.train_epoch
 
@@ -96,6 +102,34 @@ def test_a_seed_that_has_stopped_rests_while_the_others_go_on(tmp_path, monkeypa
     assert records[4]["valid_total"] == 1.0
 
 
+def test_a_seed_that_rests_is_not_validated():
+    training = Training.of(build_experiment(tiny(0, 2)))
+    state = create_states(training.experiment.model, training.experiment.training.optimiser, training.keys)
+    scores = loop.validate(training, state, np.array([False, True]))
+    both = loop.validate(training, state, np.array([True, True]))
+    for name, values in scores.items():
+        assert np.isnan(values[0])
+        assert values[1] == both[name][1]
+
+
+def test_an_interrupted_run_of_several_seeds_resumes_bit_for_bit(tmp_path, monkeypatch):
+    """Between the second epoch's line in metrics.jsonl and its checkpoint."""
+    whole = run(tiny(5, 2), str(tmp_path / "whole"))
+    save = Checkpoints.save
+
+    def stop_at_second(self, state):
+        if state.step.max() > 8:
+            raise KeyboardInterrupt
+        save(self, state)
+
+    monkeypatch.setattr(Checkpoints, "save", stop_at_second)
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny(5, 2), str(tmp_path / "run"))
+    monkeypatch.undo()
+    assert run(tiny(5, 2), str(tmp_path / "run"))["runs"] == whole["runs"]
+    assert (tmp_path / "run" / METRICS).read_text() == (tmp_path / "whole" / METRICS).read_text()
+
+
 def test_keys_are_those_of_each_seed():
     keys = make_seed_keys(range(3, 5))
     for index, seed in enumerate((3, 4)):
@@ -107,3 +141,5 @@ def test_a_checkpoint_of_other_seeds_is_refused(tmp_path):
     run(tiny(0, 2, max_epochs=1), str(tmp_path))
     with pytest.raises(ValueError, match=r"config\.num_seeds is 2 there and 3 here"):
         run(tiny(0, 3, max_epochs=1), str(tmp_path))
+    with pytest.raises(ValueError, match=r"the checkpoint in .* is of another configuration"):
+        loop.restore_best(build_experiment(tiny(0, 3)), tmp_path)

@@ -17,7 +17,8 @@ METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 class Logs:
     """The logs in `directory` from `step` on: what was written of later steps is cut off. A context manager."""
 
-    def __init__(self, directory: Path, step: int) -> None:
+    def __init__(self, directory: Path, step: int, seeds: range) -> None:
+        self._seeds = seeds
         self._file = directory / METRICS
         self.records = _cut(self._file, step)
         self._writer = SummaryWriter(str(directory / TENSORBOARD), purge_step=step + 1)
@@ -45,7 +46,7 @@ class Logs:
                 numbers = [float(number) if on else None for number, on in zip(value, active, strict=True)]
                 record["per_seed"][name] = numbers
                 for index in np.flatnonzero(active):
-                    self._writer.add_scalar(f"seed_{index}/{name}", numbers[index], step)
+                    self._writer.add_scalar(f"seed_{self._seeds[index]}/{name}", numbers[index], step)
         with self._file.open("a") as file:
             file.write(json.dumps(record) + "\n")
         self._writer.flush()

@@ -70,22 +70,21 @@ def train(training: Training, path: Path, params: Params | None = None, stop_now
     """Train each seed until its validation loss has not improved for `patience` epochs, or `max_epochs`, or at once.
 
     Resumes from the newest checkpoint in `path`, to which the logs are cut back; begins with `params`, `[S]`, or with
-    random weights. Returns the last state. A seed that has ended rests while the others go on.
+    random weights. Returns the last state. A seed that has ended keeps its state while the others go on.
 
     Raises:
         FloatingPointError: a step's loss or gradient is not finite; the last checkpoint stays.
     """
     with Checkpoints(path / CHECKPOINTS) as checkpoints:
         state = restore_or_create(training, checkpoints, params)
-        with Logs(path, int(state.step.max())) as logs:
+        with Logs(path, int(state.step.max()), training.experiment.seeds) as logs:
             while not (stop_now or training.finished(state).all()):
                 active = ~training.finished(state)
                 epoch = int(training.epoch(state).max()) + 1
                 valid_ami = logs.records[-1]["valid_ami_max_last"] if logs.records else float("nan")
                 state, losses = train_epoch(training, state, epoch, valid_ami)
-                scores = validate(training, state)
-                news = np.where(active, scores["valid_total"], np.nan).astype(np.float32)
-                state = update_best_of_seeds(state, news, np.int32(epoch))
+                scores = validate(training, state, active)
+                state = update_best_of_seeds(state, scores["valid_total"].astype(np.float32), np.int32(epoch))
                 logs.epoch(int(state.step.max()), epoch, {**losses, **scores}, active)
                 if epoch % training.experiment.training.figure_interval == 0:
                     logs.figure("overview", draw_overview(training, state), int(state.step.max()))
@@ -164,15 +163,20 @@ def take_steps(
     return state, np.array(progress.loss)
 
 
-def validate(training: Training, state: TrainState) -> dict[str, np.ndarray]:
-    """Each seed's mean losses and scores on the validation split, under the same noise and gammas at every epoch."""
+def validate(training: Training, state: TrainState, active: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean losses and scores on the validation split, under the same noise and gammas at every epoch.
+
+    Of the `active` seeds, one after the other, and nan of the others.
+    """
     experiment = training.experiment
     batch_size = experiment.training.batch_size
-    seeds: list[dict[str, float]] = []
-    for index in range(len(experiment.seeds)):
+    found: dict[int, dict[str, float]] = {}
+    for index in np.flatnonzero(active).tolist():
         params, key = take_seed(state.params, index), training.keys.validation[index]
-        seeds.append(summarise(evaluate(experiment.model, params, key, training.dataset, "validation", batch_size)))
-    return {f"valid_{name}": np.array([scores[name] for scores in seeds]) for name in seeds[0]}
+        found[index] = summarise(evaluate(experiment.model, params, key, training.dataset, "validation", batch_size))
+    missing = dict.fromkeys(next(iter(found.values())), np.nan)
+    rows = [found.get(index, missing) for index in range(len(active))]
+    return {f"valid_{name}": np.array([row[name] for row in rows]) for name in missing}
 
 
 def draw_overview(training: Training, state: TrainState) -> Figure:

@@ -75,6 +75,7 @@ def _finish(stages: list[Training], states: list[TrainState], config: ConfigDict
     result = {
         "config": to_json(config),
         "protocol": describe_protocol(experiment.model, dataset, "test", experiment.noise, gamma_draws=1),
+        "scores": mean_std([run["scores"] for run in runs]),
         "runs": runs,
         **read_provenance(path),
     }
@@ -82,8 +83,9 @@ def _finish(stages: list[Training], states: list[TrainState], config: ConfigDict
     for run in runs:
         print_scores(run["scores"], f"seed {run['seed']}: " if len(runs) > 1 else "")
     if len(runs) > 1:
-        ami = [run["scores"]["ami_max_mean"] for run in runs]
-        print(f"AMI (max) of {len(runs)} seeds: {np.mean(ami):.4f} +- {np.std(ami):.4f}")
+        mean, std = ({name: value[part] for name, value in result["scores"].items()} for part in ("mean", "std"))
+        print_scores(mean, f"mean of {len(runs)} seeds: ")
+        print_scores(std, "standard deviation: ")
     print(f"result: {path / RESULT}\npicture: {path / OVERVIEW}\nweights: {path / WEIGHTS}\nlogs: {path}")
     return result
 
@@ -111,6 +113,12 @@ def _describe_stage(training: Training, state: TrainState, index: int) -> dict[s
         "best_valid_loss": float(state.best_loss[index]),
         "stopped_early": bool(training.stopped_early(state)[index]),
     }
+
+
+def mean_std(scores: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Mean and standard deviation (population) of each score."""
+    columns = {name: [one[name] for one in scores] for name in scores[0]}
+    return {name: {"mean": float(np.mean(column)), "std": float(np.std(column))} for name, column in columns.items()}
 
 
 def print_scores(scores: dict[str, float], label: str = "") -> None:

@@ -52,13 +52,7 @@ def open_workdir(path: Path, config: ConfigDict, provenance: dict[str, Any]) -> 
     """
     config_file = path / CONFIG
     if config_file.exists():
-        try:
-            present = json.loads(config_file.read_text())
-        except (OSError, json.JSONDecodeError) as error:
-            raise WorkdirError(f"{config_file} is not readable: {error}") from error
-        different = _differences(portable(present), portable(to_json(config)))
-        if different:
-            raise WorkdirError(f"{path} belongs to a run of another configuration: {'; '.join(different)}")
+        check_same(path, config)
         if (path / RESULT).exists():
             raise WorkdirError(f"{path} holds a finished run, scored in {path / RESULT}: choose another workdir")
         _add_provenance(path, provenance)
@@ -71,6 +65,35 @@ def open_workdir(path: Path, config: ConfigDict, provenance: dict[str, Any]) -> 
         write_json(config_file, to_json(config))
     except OSError as error:
         raise WorkdirError(f"workdir {path} cannot be written: {error.strerror}") from error
+
+
+def check_same(path: Path, config: ConfigDict) -> None:
+    """The run in `path` is one of `config`.
+
+    Raises:
+        WorkdirError: it is not; the sentence says in what they differ.
+    """
+    try:
+        present = json.loads((path / CONFIG).read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise WorkdirError(f"{path / CONFIG} is not readable: {error}") from error
+    different = _differences(portable(present), portable(to_json(config)))
+    if different:
+        raise WorkdirError(f"{path} belongs to a run of another configuration: {'; '.join(different)}")
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """The result of the finished run in `path`.
+
+    Raises:
+        WorkdirError: there is none, or one of another version.
+    """
+    if not (path / RESULT).exists():
+        raise WorkdirError(f"workdir {path} holds no finished run")
+    result = json.loads((path / RESULT).read_text())
+    if "runs" not in result:
+        raise WorkdirError(f"{path / RESULT} was written by another version: it does not list its seeds")
+    return result
 
 
 def _add_provenance(path: Path, provenance: dict[str, Any]) -> None:
