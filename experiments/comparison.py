@@ -9,12 +9,10 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from experiments import figure
 from experiments.trained import DIRECTORY, describe_subject, evaluate_subject, flag_fields, load_subject, with_weights
 from nem_jax import charts
-from nem_jax.evaluation import summarise
+from nem_jax.evaluation import mean_std, summarise
 from nem_jax.launch import launch
 from nem_jax.pretrained import pretrained_names
 from nem_jax.training.workdir import RESULT, read_result
@@ -81,9 +79,13 @@ def score_line(line: Line, found: list[Source]) -> dict[str, Any]:
         scores = summarise(evaluate_subject(subject))
         print(f"{line.group}, {line.series}: {line.score} {scores[line.score]:.4f} ({source.path})")
         runs.append({**describe_subject(subject), **source.training, "scores": scores})
-    values = [run["scores"][line.score] for run in runs]
-    std = float(np.std(values)) if len(values) > 1 else None
-    return {**line._asdict(), "ours": {"mean": float(np.mean(values)), "std": std, "per_run": values}, "runs": runs}
+    mean, std = mean_std([run["scores"] for run in runs])
+    ours = {
+        "mean": mean[line.score],
+        "std": std[line.score] if len(runs) > 1 else None,
+        "per_run": [run["scores"][line.score] for run in runs],
+    }
+    return {**line._asdict(), "ours": ours, "runs": runs}
 
 
 def measure(experiment: str, lines: list[Line]) -> figure.Measured:

@@ -7,7 +7,6 @@ python -m experiments.evaluate --trained=runs/mnist --generator=static_mnist --n
 
 from pathlib import Path
 
-import numpy as np
 from absl import flags
 
 from experiments.figure import OUTPUT, beside, make_room
@@ -21,7 +20,7 @@ from experiments.trained import (
     without_noise,
 )
 from nem_jax import provenance
-from nem_jax.evaluation import summarise
+from nem_jax.evaluation import mean_std, summarise
 from nem_jax.launch import launch
 from nem_jax.training.run import print_scores
 from nem_jax.training.workdir import write_json
@@ -53,8 +52,7 @@ def main() -> None:
     for draw in range(_GAMMA_DRAWS.value):
         draws.append(summarise(evaluate_subject(subject, _SPLIT.value, draw)))
         print_scores(draws[-1])
-    mean = {name: float(np.mean([scores[name] for scores in draws])) for name in draws[0]}
-    std = {name: float(np.std([scores[name] for scores in draws])) for name in draws[0]}
+    mean, std = mean_std(draws)
     print(f"over {len(draws)} draws: AMI (max) {mean['ami_max_mean']:.4f} +- {std['ami_max_mean']:.4f}")
     if file is not None:
         described = describe_subject(subject, _SPLIT.value, _GAMMA_DRAWS.value)

@@ -19,7 +19,7 @@ from absl import flags
 
 from experiments import table
 from experiments.trained import evaluate_subject, load_subject
-from nem_jax.evaluation import summarise
+from nem_jax.evaluation import mean_std, summarise
 from nem_jax.launch import launch
 from nem_jax.pretrained import DIRECTORY
 from nem_jax.training.logs import METRICS
@@ -27,7 +27,7 @@ from nem_jax.training.workdir import OVERVIEW, WEIGHTS, portable, read_result, t
 from nem_jax.types import Params
 from nem_jax.weights import read_weights, weights_sha256, write_weights
 
-_WORKDIRS = flags.DEFINE_list("workdirs", [], "directories of finished runs, one per seed")
+_WORKDIRS = flags.DEFINE_list("workdirs", [], "directories of finished runs, of different seeds")
 
 LARGE_WEIGHTS, MAX_AMI_CHANGE = 5_000_000, 0.001
 """Bytes, from which on weights are packaged in float16 unless that moves AMI so much."""
@@ -46,10 +46,12 @@ def aggregate(results: list[dict[str, Any]], paper: dict[str, Any]) -> dict[str,
     seeds = [run["seed"] for run in runs]
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"workdirs must hold different seeds, got {seeds}")
-    metrics = {}
-    for name, score in SCORES.items():
-        values = [run["scores"][score] for run in runs]
-        metrics[name] = {"mean": float(np.mean(values)), "std": float(np.std(values)), "per_seed": values}
+    scores = [run["scores"] for run in runs]
+    mean, std = mean_std(scores)
+    metrics = {
+        name: {"mean": mean[score], "std": std[score], "per_seed": [one[score] for one in scores]}
+        for name, score in SCORES.items()
+    }
     return {
         "experiment": first["config"]["experiment"],
         "config": without_seeds(first["config"]),
@@ -148,10 +150,8 @@ def publish(workdirs: list[Path], root: Path = Path(__file__).parent, weights: P
     shutil.copyfile(arrays, target / f"{name}.npz")
     shutil.copyfile(best / OVERVIEW, target / f"{name}.png")
     write_weights(weights / f"{experiment}_{name}.safetensors", packaged)
-    write_json(
-        weights / f"{experiment}_{name}.json",
-        {**portable(result["config"]), "seed": best_run(result)["seed"], "num_seeds": 1},
-    )
+    own = {**without_seeds(result["config"]), "seed": best_run(result)["seed"]}
+    write_json(weights / f"{experiment}_{name}.json", own)
     print(f"published {file} and {experiment}_{name}.safetensors")
 
 

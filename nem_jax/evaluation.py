@@ -85,6 +85,13 @@ def summarise(evaluation: Evaluation) -> dict[str, float]:
     return {name: float(mean) for name, mean in means.items()}
 
 
+def mean_std(scores: list[dict[str, float]]) -> tuple[dict[str, float], dict[str, float]]:
+    """Mean and standard deviation (population) of each score, over seeds or gamma draws."""
+    columns = {name: [one[name] for one in scores] for name in scores[0]}
+    mean = {name: float(np.mean(column)) for name, column in columns.items()}
+    return mean, {name: float(np.std(column)) for name, column in columns.items()}
+
+
 def quartiles(values: np.ndarray) -> dict[str, list[float]]:
     """Mean and quartiles over the examples, of each step: `[N, S]` -> S numbers each (N-EM's figure 6)."""
     lower, upper = np.quantile(values, [0.25, 0.75], axis=0)

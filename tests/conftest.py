@@ -93,6 +93,27 @@ def assert_one_sentence():
     return check
 
 
+@pytest.fixture
+def stop_at_checkpoint(monkeypatch):
+    """`stop_at_checkpoint(step, train)` ends `train()` just before it saves a checkpoint of a later step."""
+    from nem_jax.training.checkpoint import Checkpoints
+
+    def stop(step, train):
+        save = Checkpoints.save
+
+        def stopping(self, state):
+            if state.step.max() > step:
+                raise KeyboardInterrupt
+            save(self, state)
+
+        monkeypatch.setattr(Checkpoints, "save", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train()
+        monkeypatch.setattr(Checkpoints, "save", save)
+
+    return stop
+
+
 class Problem(NamedTuple):
     """One example with every axis of a different length, so that no transposed axis goes unnoticed."""
 

@@ -9,7 +9,6 @@ import pytest
 from experiments.static_shapes.config import get_config
 from nem_jax.config import SEED_MAPPINGS, build_experiment
 from nem_jax.training import loop
-from nem_jax.training.checkpoint import Checkpoints
 from nem_jax.training.logs import METRICS
 from nem_jax.training.loop import Training
 from nem_jax.training.run import run
@@ -112,20 +111,10 @@ def test_a_seed_that_rests_is_not_validated():
         assert values[1] == both[name][1]
 
 
-def test_an_interrupted_run_of_several_seeds_resumes_bit_for_bit(tmp_path, monkeypatch):
+def test_an_interrupted_run_of_several_seeds_resumes_bit_for_bit(tmp_path, stop_at_checkpoint):
     """Between the second epoch's line in metrics.jsonl and its checkpoint."""
     whole = run(tiny(5, 2), str(tmp_path / "whole"))
-    save = Checkpoints.save
-
-    def stop_at_second(self, state):
-        if state.step.max() > 8:
-            raise KeyboardInterrupt
-        save(self, state)
-
-    monkeypatch.setattr(Checkpoints, "save", stop_at_second)
-    with pytest.raises(KeyboardInterrupt):
-        run(tiny(5, 2), str(tmp_path / "run"))
-    monkeypatch.undo()
+    stop_at_checkpoint(8, lambda: run(tiny(5, 2), str(tmp_path / "run")))
     assert run(tiny(5, 2), str(tmp_path / "run"))["runs"] == whole["runs"]
     assert (tmp_path / "run" / METRICS).read_text() == (tmp_path / "whole" / METRICS).read_text()
 

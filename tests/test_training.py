@@ -62,21 +62,11 @@ def test_a_run_repeats_bit_for_bit(finished, tmp_path):
     assert again["runs"] == result["runs"]
 
 
-def test_an_interrupted_run_resumes_bit_for_bit(finished, tmp_path, monkeypatch):
+def test_an_interrupted_run_resumes_bit_for_bit(finished, tmp_path, stop_at_checkpoint):
     """Stopped between the second epoch's line in metrics.jsonl and its checkpoint, the worst moment."""
     path, result = finished
-    save = Checkpoints.save
-
-    def stop_at_second(self, state):
-        if state.step.max() > 8:
-            raise KeyboardInterrupt
-        save(self, state)
-
-    monkeypatch.setattr(Checkpoints, "save", stop_at_second)
-    with pytest.raises(KeyboardInterrupt):
-        run(tiny(), str(tmp_path / "run"))
+    stop_at_checkpoint(8, lambda: run(tiny(), str(tmp_path / "run")))
     assert len(records(tmp_path / "run")) == 2
-    monkeypatch.undo()
     resumed = run(tiny(), str(tmp_path / "run"))
     assert records(tmp_path / "run") == records(path)
     assert resumed["runs"] == result["runs"]

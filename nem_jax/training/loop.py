@@ -82,7 +82,7 @@ def train(training: Training, path: Path, params: Params | None = None, stop_now
                 active = ~training.finished(state)
                 epoch = int(training.epoch(state).max()) + 1
                 valid_ami = logs.records[-1]["valid_ami_max_last"] if logs.records else float("nan")
-                state, losses = train_epoch(training, state, epoch, valid_ami)
+                state, losses = train_epoch(training, state, active, epoch, valid_ami)
                 scores = validate(training, state, active)
                 state = update_best_of_seeds(state, scores["valid_total"].astype(np.float32), np.int32(epoch))
                 logs.epoch(int(state.step.max()), epoch, {**losses, **scores}, active)
@@ -109,14 +109,13 @@ def restore_best(experiment: Experiment, path: Path) -> tuple[Params, np.ndarray
 
 
 def train_epoch(
-    training: Training, state: TrainState, epoch: int, valid_ami: float
+    training: Training, state: TrainState, active: np.ndarray, epoch: int, valid_ami: float
 ) -> tuple[TrainState, dict[str, np.ndarray]]:
     """All steps of epoch number `epoch` (from 1) on freshly shuffled examples, with a progress bar.
 
-    Returns the state and each seed's mean losses (of a seed that has ended, nan); `valid_ami` is only shown.
+    Returns the state and each seed's mean losses (nan of those that are not `active`); `valid_ami` is only shown.
     """
     options, num_steps = training.experiment.training, training.steps_per_epoch
-    active = ~training.finished(state)
     batches, totals = shuffled_batches(training, epoch), np.zeros((3, len(active)))
     with tqdm(
         total=num_steps * options.batch_size, desc=f"epoch {epoch}", unit="ex", leave=False, mininterval=0.5

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from nem_jax import plots, provenance
 from nem_jax.config import build_stages
-from nem_jax.evaluation import describe_protocol, evaluate, examine, summarise
+from nem_jax.evaluation import describe_protocol, evaluate, examine, mean_std, summarise
 from nem_jax.training.loop import Training, train
 from nem_jax.training.seeds import take_seed
 from nem_jax.training.stages import has_checkpoint, initial_params, stage_paths
@@ -72,10 +72,11 @@ def _finish(stages: list[Training], states: list[TrainState], config: ConfigDict
     plots.overview(*shown).savefig(path / OVERVIEW)
     np.savez_compressed((path / OVERVIEW).with_suffix(".npz"), **shown._asdict())
     write_weights(path / WEIGHTS, jax.tree.map(np.asarray, params))
+    mean, std = mean_std([run["scores"] for run in runs])
     result = {
         "config": to_json(config),
         "protocol": describe_protocol(experiment.model, dataset, "test", experiment.noise, gamma_draws=1),
-        "scores": mean_std([run["scores"] for run in runs]),
+        "scores": {name: {"mean": mean[name], "std": std[name]} for name in mean},
         "runs": runs,
         **read_provenance(path),
     }
@@ -83,7 +84,6 @@ def _finish(stages: list[Training], states: list[TrainState], config: ConfigDict
     for run in runs:
         print_scores(run["scores"], f"seed {run['seed']}: " if len(runs) > 1 else "")
     if len(runs) > 1:
-        mean, std = ({name: value[part] for name, value in result["scores"].items()} for part in ("mean", "std"))
         print_scores(mean, f"mean of {len(runs)} seeds: ")
         print_scores(std, "standard deviation: ")
     print(f"result: {path / RESULT}\npicture: {path / OVERVIEW}\nweights: {path / WEIGHTS}\nlogs: {path}")
@@ -113,12 +113,6 @@ def _describe_stage(training: Training, state: TrainState, index: int) -> dict[s
         "best_valid_loss": float(state.best_loss[index]),
         "stopped_early": bool(training.stopped_early(state)[index]),
     }
-
-
-def mean_std(scores: list[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Mean and standard deviation (population) of each score."""
-    columns = {name: [one[name] for one in scores] for name in scores[0]}
-    return {name: {"mean": float(np.mean(column)), "std": float(np.std(column))} for name, column in columns.items()}
 
 
 def print_scores(scores: dict[str, float], label: str = "") -> None:

@@ -41,7 +41,7 @@ class TrainState(NamedTuple):
 
 
 def make_keys(seed: int) -> Keys:
-    """The random streams of `seed`, apart from those of data with the same seed."""
+    """The random streams of `seed`. Their root is the key of a data split of the same seed, which no stream uses."""
     return Keys(*jax.random.split(jax.random.fold_in(jax.random.key(seed), _STREAM), len(Keys._fields)))
 
 
