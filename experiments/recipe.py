@@ -65,11 +65,13 @@ def _training() -> ConfigDict:
     training.init_from = placeholder(str)  # a run's directory or pretrained weights; None: random weights
     training.learning_rate = 1e-3
     training.batch_size = 64
+    training.num_microbatches = 1  # parts of a batch, one after the other, to save memory
     training.max_epochs = 500
     training.patience = 10  # epochs without a better validation loss
     training.log_interval = 11  # steps between two visits of the host; 781 steps an epoch
     training.scan_unroll = placeholder(int)  # EM steps per loop body; None: all
     training.seed_mapping = placeholder(str)  # several seeds 'vmap'ped or in 'sequence'; None: as is faster
+    training.seed_devices = placeholder(int)  # between which the seeds are shared out; None: as many as divide both
     training.remat = "none"  # what the backward pass computes again: 'none', 'elementwise' or 'all', to save memory
     training.figure_interval = 1  # epochs between two overview figures in TensorBoard
     return training

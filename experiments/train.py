@@ -1,17 +1,33 @@
-"""The flags of every experiment's run.py: a configuration, a directory, and whether to end the run now."""
+"""The flags of every experiment's run.py: a configuration, a directory, whether to end it now, other processes."""
 
 from absl import flags
 from ml_collections import config_flags
 
+from nem_jax import hosts
 from nem_jax.launch import launch
 from nem_jax.training.run import run
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "directory: new, or of the same run to resume", required=True)
 _STOP_NOW = flags.DEFINE_boolean("stop_now", False, "train no further: score the best weights so far and end the run")
+_DISTRIBUTED = flags.DEFINE_boolean(
+    "distributed", None, "one of several processes; default: if Slurm, Kubernetes or a TPU host started it as one"
+)
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "where nobody starts them together: address:port of process 0")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", 1, "with --coordinator: how many there are", lower_bound=1)
+_PROCESS_ID = flags.DEFINE_integer("process_id", 0, "with --coordinator: which this is, from 0", lower_bound=0)
+_TIMEOUT = flags.DEFINE_integer("timeout", 300, "with --coordinator: seconds to wait for the others", lower_bound=1)
 flags.mark_flag_as_required("config")
 
 
 def main() -> None:
     """Train and score what the flags name."""
-    launch(lambda: run(_CONFIG.value, _WORKDIR.value, _STOP_NOW.value))
+    launch(_main)
+
+
+def _main() -> None:
+    if _COORDINATOR.value is not None:
+        hosts.connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _TIMEOUT.value)
+    elif _DISTRIBUTED.value or (_DISTRIBUTED.value is None and hosts.launcher()):
+        hosts.connect_by_launcher()
+    run(_CONFIG.value, _WORKDIR.value, _STOP_NOW.value)

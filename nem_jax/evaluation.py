@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from nem_jax import losses, metrics
+from nem_jax import devices, losses, metrics
 from nem_jax.data.split import Dataset, Split
 from nem_jax.model import NEM, infer, objective, target_frames
 from nem_jax.networks.convolution import COMPILER_OPTIONS
@@ -60,13 +61,29 @@ def evaluate_batch(
     return jax.vmap(one)(index)
 
 
-def evaluate(model: NEM, params: Params, key: PRNGKey, dataset: Dataset, split: str, batch_size: int) -> Evaluation:
-    """Every example of `split`, in its order, as NumPy arrays with leading axis N."""
+def evaluate(
+    model: NEM,
+    params: Params,
+    key: PRNGKey,
+    dataset: Dataset,
+    split: str,
+    batch_size: int,
+    mesh: Mesh | None = None,
+) -> Evaluation:
+    """Every example of `split`, in its order, as NumPy arrays with leading axis N.
+
+    The devices of `mesh` share each batch; None: all there are.
+    """
+
+    mesh = mesh or devices.make_mesh()
+    params, key = devices.place((params, key), mesh)
 
     def of_batch(source: Any, index: np.ndarray) -> Evaluation:
-        return evaluate_batch(model, params, key, dataset.sample, source, index, dataset.num_groups)
+        source, index = devices.place(source, mesh), devices.place(index, mesh, mesh.axis_names)
+        return devices.fetch(evaluate_batch(model, params, key, dataset.sample, source, index, dataset.num_groups))
 
-    return over_split(of_batch, dataset.splits[split], batch_size)
+    resident = dataset.splits[split].moved(lambda source: devices.place(source, mesh))
+    return over_split(of_batch, resident, -(-batch_size // mesh.size) * mesh.size)
 
 
 def over_split(of_batch: Callable[[Any, np.ndarray], Any], split: Split, batch_size: int) -> Any:

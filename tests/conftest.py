@@ -20,6 +20,7 @@ if "nem_jax" in sys.modules:
 install_import_hook("nem_jax", "beartype.beartype")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_num_cpu_devices", 8)  # simulated, for the tests of several; the others see one
 
 
 STRICT_DTYPES = {
@@ -32,7 +33,7 @@ STRICT_DTYPES = {
 """Modules that run none but our own arithmetic: optax's Adam (0.2.8) raises a float to an integer count."""
 
 QUICKLY_COMPILED = STRICT_DTYPES - {"test_golden", "test_metrics"} | {
-    f"test_{name}" for name in ("data_flying_mnist", "data_shapes", "evaluation", "seeds", "training")
+    f"test_{name}" for name in ("data_flying_mnist", "data_shapes", "devices", "evaluation", "seeds", "training")
 }
 """Modules of many small programs that run once: XLA's optimisations take half their time. The goldens keep them."""
 
@@ -50,6 +51,24 @@ def _quick_compilation(request):
     jax.config.update("jax_disable_most_optimizations", request.node.path.stem in QUICKLY_COMPILED)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def use_devices(monkeypatch):
+    """`use_devices(count)` lets the library see so many."""
+    from nem_jax import devices
+
+    def use(count):
+        monkeypatch.setattr(devices, "available", lambda: jax.devices()[:count])
+
+    return use
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_device():
+    from nem_jax import devices
+
+    devices.available = lambda: jax.devices()[:1]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -23,6 +23,7 @@ LAYERS = {
     "unroll": 3,
     "model": 3,
     "rollout": 3,
+    "devices": 3,
     "config": 4,
     "evaluation": 4,
     "weights": 4,

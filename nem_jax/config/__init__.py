@@ -25,12 +25,16 @@ class TrainingOptions:
 
     optimiser: optax.GradientTransformation
     batch_size: int
+    num_microbatches: int
+    """Parts of a batch whose gradients a device computes one after the other."""
     max_epochs: int
     patience: int
     log_interval: int
     figure_interval: int
     seed_mapping: str | None
     """How several seeds are one program, one of `SEED_MAPPINGS`; None: as is faster on the device."""
+    seed_devices: int | None
+    """Devices between which the seeds are shared out; None: as many as divide both."""
 
 
 @dataclass(frozen=True)
@@ -116,15 +120,20 @@ def _build_training(config: ConfigDict) -> TrainingOptions:
     for name in ("max_epochs", "patience", "log_interval", "figure_interval"):
         integer(config, f"training.{name}", 1)
     integer(config, "training.batch_size", 1, config.data.num_training)
+    integer(config, "training.num_microbatches", 1, config.training.batch_size)
     number(config, "training.learning_rate", 0.0)
+    if value(config, "training.seed_devices") is not None:
+        integer(config, "training.seed_devices", 1)
     return TrainingOptions(
         optimiser=optax.adam(training.learning_rate),
         batch_size=training.batch_size,
+        num_microbatches=training.num_microbatches,
         max_epochs=training.max_epochs,
         patience=training.patience,
         log_interval=training.log_interval,
         figure_interval=training.figure_interval,
         seed_mapping=_seed_mapping(config),
+        seed_devices=training.seed_devices,
     )
 
 

@@ -8,7 +8,7 @@ T frames of N examples, T = 1 for static images. Files are checked when they are
 N rows; a split that is too large for that is streamed: `StreamedSplit.fetch` reads the rows that the next steps need.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,6 +59,11 @@ class StreamedSplit(Split):
     def fetch(self, index: Any) -> StoredArrays:
         """The source with which `sample` serves all of `index` (any shape): as many rows as `index` has entries."""
         return _to_device(self.source.read_rows(np.asarray(index).reshape(-1)))
+
+    def moved(self, place: Callable[[Any], Any]) -> "StreamedSplit":
+        """Itself."""
+        del place
+        return self
 
 
 @dataclass(frozen=True)

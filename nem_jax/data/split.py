@@ -22,6 +22,10 @@ class Split(NamedTuple):
         del index
         return self.source
 
+    def moved(self, place: Callable[[Any], Any]) -> "Split":
+        """The split with its source where `place` puts it; one that stays in a file stays there."""
+        return self._replace(source=place(self.source))
+
 
 @dataclass(frozen=True)
 class Dataset:

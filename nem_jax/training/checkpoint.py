@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from nem_jax.devices import fetch
 from nem_jax.training.state import TrainState
 
 _ITEM = "state"
@@ -35,7 +36,7 @@ class Checkpoints:
 
     def save(self, state: TrainState) -> None:
         """Write `state` and wait until it is on disk."""
-        step = int(state.step.max())
+        step = int(fetch(state.step).max())
         saved = self._manager.save(step, args=ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(state)}))
         self._manager.wait_until_finished()
         if not saved:

@@ -4,20 +4,23 @@ Everything is of S seeds at once: states, keys, losses and scores have a leading
 """
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from nem_jax import plots
 from nem_jax.config import Experiment
 from nem_jax.data.split import Dataset
+from nem_jax.devices import DATA, SEED, fetch, is_main, make_mesh, place, training_mesh
 from nem_jax.evaluation import evaluate, examine, summarise
 from nem_jax.training.checkpoint import Checkpoints
-from nem_jax.training.logs import Logs
+from nem_jax.training.logs import Logs, NoLogs
 from nem_jax.training.seeds import create_states, faster_mapping, make_seed_keys, take_seed
 from nem_jax.training.state import Keys, TrainState, update_best
 from nem_jax.training.step import Program, train_steps
@@ -35,18 +38,31 @@ class Training(NamedTuple):
     dataset: Dataset
     keys: Keys
     """`[S]`."""
+    mesh: Mesh
+    """The devices, and what is split over them."""
 
     @classmethod
     def of(cls, experiment: Experiment) -> "Training":
-        """Load the experiment's data and make its keys."""
-        return cls(experiment, experiment.load_data(), make_seed_keys(experiment.seeds))
+        """Arrange the devices, load the experiment's data and make its keys."""
+        options = experiment.training
+        mesh = training_mesh(len(experiment.seeds), options.batch_size, options.num_microbatches, options.seed_devices)
+        dataset = experiment.load_data()
+        splits = {name: split.moved(lambda source: place(source, mesh)) for name, split in dataset.splits.items()}
+        return cls(experiment, replace(dataset, splits=splits), make_seed_keys(experiment.seeds), mesh)
 
     @property
     def program(self) -> Program:
         """What its training steps compile."""
         options = self.experiment.training
         mapping = options.seed_mapping or faster_mapping()
-        return Program(self.experiment.model, options.optimiser, self.dataset.sample, mapping)
+        return Program(
+            self.experiment.model,
+            options.optimiser,
+            self.dataset.sample,
+            options.num_microbatches,
+            self.mesh,
+            mapping,
+        )
 
     @property
     def steps_per_epoch(self) -> int:
@@ -55,11 +71,11 @@ class Training(NamedTuple):
 
     def epoch(self, state: TrainState) -> np.ndarray:
         """Number of epochs that each seed has trained."""
-        return np.asarray(state.step) // self.steps_per_epoch
+        return fetch(state.step) // self.steps_per_epoch
 
     def stopped_early(self, state: TrainState) -> np.ndarray:
         """Whether a seed's validation loss has not improved for `patience` epochs."""
-        return self.epoch(state) - np.asarray(state.best_epoch) >= self.experiment.training.patience
+        return self.epoch(state) - fetch(state.best_epoch) >= self.experiment.training.patience
 
     def finished(self, state: TrainState) -> np.ndarray:
         """Whether no epoch is left to train."""
@@ -77,17 +93,21 @@ def train(training: Training, path: Path, params: Params | None = None, stop_now
     """
     with Checkpoints(path / CHECKPOINTS) as checkpoints:
         state = restore_or_create(training, checkpoints, params)
-        with Logs(path, int(state.step.max()), training.experiment.seeds) as logs:
+        writer = Logs if is_main() else NoLogs
+        with writer(path, int(fetch(state.step).max()), training.experiment.seeds) as logs:
             while not (stop_now or training.finished(state).all()):
                 active = ~training.finished(state)
                 epoch = int(training.epoch(state).max()) + 1
                 valid_ami = logs.records[-1]["valid_ami_max_last"] if logs.records else float("nan")
                 state, losses = train_epoch(training, state, active, epoch, valid_ami)
-                scores = validate(training, state, active)
-                state = update_best_of_seeds(state, scores["valid_total"].astype(np.float32), np.int32(epoch))
-                logs.epoch(int(state.step.max()), epoch, {**losses, **scores}, active)
-                if epoch % training.experiment.training.figure_interval == 0:
-                    logs.figure("overview", draw_overview(training, state), int(state.step.max()))
+                on_host = fetch(state.params)
+                scores = validate(training, on_host, active)
+                valid_loss = scores["valid_total"].astype(np.float32)
+                state = update_best_of_seeds(state, valid_loss, np.int32(epoch))
+                step = int(fetch(state.step).max())
+                logs.epoch(step, epoch, {**losses, **scores}, active)
+                if is_main() and epoch % training.experiment.training.figure_interval == 0:
+                    logs.figure("overview", draw_overview(training, on_host), step)
                 checkpoints.save(state)
     return state
 
@@ -95,17 +115,21 @@ def train(training: Training, path: Path, params: Params | None = None, stop_now
 def restore_or_create(training: Training, checkpoints: Checkpoints, params: Params | None = None) -> TrainState:
     """The newest checkpoint, or a fresh state, from `params` if they are given."""
     create = functools.partial(create_states, training.experiment.model, training.experiment.training.optimiser)
-    state = jax.jit(create)(training.keys, params)
+    of_seeds = NamedSharding(training.mesh, PartitionSpec(SEED))
+    keys, params = place((training.keys, params), training.mesh, SEED)
+    state = jax.jit(create, out_shardings=of_seeds)(keys, params)
     return state if checkpoints.latest_step() is None else checkpoints.restore(state)
 
 
 def restore_best(experiment: Experiment, path: Path) -> tuple[Params, np.ndarray]:
     """The best weights of each seed, and their validation losses, in the newest checkpoint of one stage, in `path`."""
     create = functools.partial(create_states, experiment.model, experiment.training.optimiser)
-    like = jax.eval_shape(create, jax.eval_shape(lambda: make_seed_keys(experiment.seeds)))
+    shapes = jax.eval_shape(create, jax.eval_shape(lambda: make_seed_keys(experiment.seeds)))
+    everywhere = NamedSharding(make_mesh(), PartitionSpec())
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), shapes)
     with Checkpoints(path / CHECKPOINTS, read_only=True) as checkpoints:
-        state = checkpoints.restore(like)
-    return state.best_params, np.asarray(state.best_loss)
+        state = fetch(checkpoints.restore(like))
+    return state.best_params, state.best_loss
 
 
 def train_epoch(
@@ -118,7 +142,12 @@ def train_epoch(
     options, num_steps = training.experiment.training, training.steps_per_epoch
     batches, totals = shuffled_batches(training, epoch), np.zeros((3, len(active)))
     with tqdm(
-        total=num_steps * options.batch_size, desc=f"epoch {epoch}", unit="ex", leave=False, mininterval=0.5
+        total=num_steps * options.batch_size,
+        desc=f"epoch {epoch}",
+        unit="ex",
+        leave=False,
+        mininterval=0.5,
+        disable=not is_main(),
     ) as bar:
         for start in range(0, num_steps, options.log_interval):
             chunk = batches[:, start : start + options.log_interval]
@@ -149,36 +178,41 @@ def take_steps(
     shape = (num_seeds, training.experiment.training.log_interval, batch_size)
     padded = np.zeros(shape, batches.dtype)  # one shape, one compilation
     padded[:, :num_steps] = batches
-    source = training.dataset.splits["training"].fetch(padded)
+    mesh, split = training.mesh, training.dataset.splits["training"]
+    source = place(split.fetch(padded), mesh)
     steps = np.where(active, num_steps, 0).astype(np.int32)
-    state, progress = train_steps(training.program, state, training.keys.train, source, padded, steps)
+    state, keys, steps = place((state, training.keys.train, steps), mesh, SEED)
+    padded = place(padded, mesh, SEED, None, DATA)
+    state, progress = train_steps(training.program, state, keys, source, padded, steps)
+    progress = fetch(progress)
     if not progress.finite.all():
-        index = int(np.flatnonzero(~np.asarray(progress.finite))[0])
+        index = int(np.flatnonzero(~progress.finite)[0])
         seed = f" of seed {training.experiment.seeds[index]}" if num_seeds > 1 else ""
         raise FloatingPointError(
-            f"step {int(state.step[index]) + 1}{seed}: the loss or its gradient is not finite; "
+            f"step {int(fetch(state.step)[index]) + 1}{seed}: the loss or its gradient is not finite; "
             "the last checkpoint is kept"
         )
-    return state, np.array(progress.loss)
+    return state, np.stack(progress.loss)
 
 
-def validate(training: Training, state: TrainState, active: np.ndarray) -> dict[str, np.ndarray]:
-    """Mean losses and scores on the validation split, under the same noise and gammas at every epoch.
+def validate(training: Training, params: Params, active: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean losses and scores of weights `[S]` on the validation split, under the same noise and gammas at every epoch.
 
     Of the `active` seeds, one after the other, and nan of the others.
     """
-    experiment = training.experiment
+    experiment, dataset, keys, mesh = training
     batch_size = experiment.training.batch_size
     found: dict[int, dict[str, float]] = {}
     for index in np.flatnonzero(active).tolist():
-        params, key = take_seed(state.params, index), training.keys.validation[index]
-        found[index] = summarise(evaluate(experiment.model, params, key, training.dataset, "validation", batch_size))
+        of_seed, key = take_seed(params, index), keys.validation[index]
+        evaluation = evaluate(experiment.model, of_seed, key, dataset, "validation", batch_size, mesh)
+        found[index] = summarise(evaluation)
     missing = dict.fromkeys(next(iter(found.values())), np.nan)
     rows = [found.get(index, missing) for index in range(len(active))]
     return {f"valid_{name}": np.array([row[name] for row in rows]) for name in missing}
 
 
-def draw_overview(training: Training, state: TrainState) -> Figure:
-    """N-EM's figure 3 for the first validation images, by the first seed."""
-    model, params, key = training.experiment.model, take_seed(state.params, 0), training.keys.validation[0]
-    return plots.overview(*examine(model, params, key, training.dataset, "validation").last)
+def draw_overview(training: Training, params: Params) -> Figure:
+    """N-EM's figure 3 for the first validation images, by the first seed of weights `[S]`."""
+    model, key = training.experiment.model, training.keys.validation[0]
+    return plots.overview(*examine(model, take_seed(params, 0), key, training.dataset, "validation").last)

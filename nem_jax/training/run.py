@@ -1,5 +1,6 @@
 """One run from its configuration to its result.json: what every launcher calls."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from ml_collections import ConfigDict
 
 from nem_jax import plots, provenance
 from nem_jax.config import build_stages
+from nem_jax.devices import fetch, on_main
 from nem_jax.evaluation import describe_protocol, evaluate, examine, mean_std, summarise
 from nem_jax.training.loop import Training, train
 from nem_jax.training.seeds import take_seed
@@ -44,16 +46,25 @@ def run(config: ConfigDict, workdir: str, stop_now: bool = False) -> dict[str, A
     if stop_now and not has_checkpoint(paths[0]):
         raise ValueError(f"--stop_now: no epoch is finished in {path}, so that there is nothing to score")
     params = initial_params(stages[0].experiment)
-    open_workdir(path, config, provenance.record())
-    with locked(path):
+    with contextlib.ExitStack() as held:
+        on_main(lambda: _own(path, config, held))
         states: list[TrainState] = []
         for training, stage_path in zip(stages, paths, strict=True):
             if stop_now and not has_checkpoint(stage_path):
                 break
             stage_path.mkdir(exist_ok=True)
-            states.append(train(training, stage_path, params, stop_now))
+            states.append(fetch(train(training, stage_path, params, stop_now)))
             params = states[-1].best_params
-        return _finish(stages, states, config, path)
+        runs = [_describe_run(stages, states, index) for index in range(len(stages[-1].experiment.seeds))]
+        result: dict[str, Any] = {}
+        on_main(lambda: result.update(_finish(stages[-1], states[-1], runs, config, path)))
+        return result
+
+
+def _own(path: Path, config: ConfigDict, held: contextlib.ExitStack) -> None:
+    """Make `path` this run's, and hold its lock."""
+    open_workdir(path, config, provenance.record())
+    held.enter_context(locked(path))
 
 
 def draw_key(seed: int, draw: int) -> PRNGKey:
@@ -61,17 +72,17 @@ def draw_key(seed: int, draw: int) -> PRNGKey:
     return jax.random.fold_in(make_keys(seed).test, draw)
 
 
-def _finish(stages: list[Training], states: list[TrainState], config: ConfigDict, path: Path) -> dict[str, Any]:
-    """Score each seed's best weights of the last state on the last stage's data, also of a run ended before it."""
-    experiment, dataset, _ = stages[-1]
-    trained = list(zip(stages, states, strict=False))
-    runs = [_describe_run(stages, trained, index) for index in range(len(experiment.seeds))]
+def _finish(
+    training: Training, state: TrainState, runs: list[dict[str, Any]], config: ConfigDict, path: Path
+) -> dict[str, Any]:
+    """Write and print what the runs of all seeds came to, with the picture and the weights of the best."""
+    experiment, dataset = training.experiment, training.dataset
     best = int(np.argmin([run["best_valid_loss"] for run in runs]))
-    params = take_seed(states[-1].best_params, best)
+    params = take_seed(state.best_params, best)
     shown = examine(experiment.model, params, draw_key(experiment.seeds[best], 0), dataset, "test").last
     plots.overview(*shown).savefig(path / OVERVIEW)
     np.savez_compressed((path / OVERVIEW).with_suffix(".npz"), **shown._asdict())
-    write_weights(path / WEIGHTS, jax.tree.map(np.asarray, params))
+    write_weights(path / WEIGHTS, params)
     mean, std = mean_std([run["scores"] for run in runs])
     result = {
         "config": to_json(config),
@@ -90,15 +101,19 @@ def _finish(stages: list[Training], states: list[TrainState], config: ConfigDict
     return result
 
 
-def _describe_run(stages: list[Training], trained: list[tuple[Training, TrainState]], index: int) -> dict[str, Any]:
-    """Scores of one seed, and how it was trained."""
-    experiment, dataset, _ = stages[-1]
-    seed, params = experiment.seeds[index], take_seed(trained[-1][1].best_params, index)
-    key, batch_size = draw_key(seed, 0), experiment.training.batch_size
-    described = [_describe_stage(training, state, index) for training, state in trained]
+def _describe_run(stages: list[Training], states: list[TrainState], index: int) -> dict[str, Any]:
+    """How one seed was trained, and the scores of its last best weights on the last stage's data, even if the run ended
+    before that stage.
+    """
+    experiment, dataset, _, mesh = stages[-1]
+    seed, params = experiment.seeds[index], take_seed(states[-1].best_params, index)
+    evaluation = evaluate(
+        experiment.model, params, draw_key(seed, 0), dataset, "test", experiment.training.batch_size, mesh
+    )
+    described = [_describe_stage(training, state, index) for training, state in zip(stages, states, strict=False)]
     return {
         "seed": seed,
-        "scores": summarise(evaluate(experiment.model, params, key, dataset, "test", batch_size)),
+        "scores": summarise(evaluation),
         **described[-1],
         "epochs": sum(stage["epochs"] for stage in described),
         **({"stages": described} if len(stages) > 1 else {}),

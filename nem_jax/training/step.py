@@ -1,19 +1,22 @@
 """One optimiser step, and many of them in one compiled call."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from nem_jax.devices import DATA, SEED
 from nem_jax.losses import StepLoss
 from nem_jax.model import NEM, example_loss
 from nem_jax.networks.convolution import COMPILER_OPTIONS
 from nem_jax.training.seeds import MAPPINGS
 from nem_jax.training.state import TrainState
-from nem_jax.types import Example, PRNGKey
+from nem_jax.types import Params, PRNGKey
 
 
 class Progress(NamedTuple):
@@ -27,33 +30,6 @@ class Progress(NamedTuple):
     """False if the call ended at a step whose loss or gradient was not finite; that step was not applied."""
 
 
-def batch_loss(model: NEM, params: Any, key: PRNGKey, examples: Example) -> tuple[Float[Array, ""], StepLoss]:
-    """Mean training objective of a batch `[B, ...]`, every example with its own noise and initial gamma."""
-    keys = jax.random.split(key, examples.x.shape[0])
-    losses = jax.vmap(functools.partial(example_loss, model), in_axes=(None, 0, 0))(params, keys, examples.x)
-    mean = StepLoss(*(jnp.mean(loss) for loss in losses))
-    return mean.total, mean
-
-
-def train_step(
-    model: NEM, optimiser: optax.GradientTransformation, state: TrainState, key: PRNGKey, examples: Example
-) -> tuple[TrainState, StepLoss, Bool[Array, ""]]:
-    """One optimiser step on a batch.
-
-    Returns the new state, the batch's loss before it, and whether loss and gradients were finite; if not, the state
-    comes back as it was.
-    """
-    (_, loss), grads = jax.value_and_grad(batch_loss, argnums=1, has_aux=True)(model, state.params, key, examples)
-    finite = jnp.isfinite(optax.tree.norm(grads)) & jnp.isfinite(loss.total)
-
-    def apply(state: TrainState) -> TrainState:
-        updates, opt_state = optimiser.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        return state._replace(step=state.step + 1, params=params, opt_state=opt_state)
-
-    return jax.lax.cond(finite, apply, lambda state: state, state), loss, finite
-
-
 class Program(NamedTuple):
     """What is compiled in: two programs are one only if all of it is the same."""
 
@@ -61,8 +37,71 @@ class Program(NamedTuple):
     optimiser: optax.GradientTransformation
     sample: Any
     """Of the data set: `(source, index) -> Example`."""
+    num_microbatches: int
+    """Parts of a device's share of a batch, one after the other."""
+    mesh: Mesh
+    """`devices.training_mesh`."""
     seed_mapping: str
-    """One of `seeds.MAPPINGS`."""
+    """How the seeds of one device are one program: one of `seeds.MAPPINGS`."""
+
+
+def batch_loss(
+    model: NEM, params: Params, keys: Key[Array, " B"], x: Float[Array, "B F H W C"]
+) -> tuple[Float[Array, ""], StepLoss]:
+    """Mean training objective of a batch, every example with its own noise and initial gamma."""
+    losses = jax.vmap(functools.partial(example_loss, model), in_axes=(None, 0, 0))(params, keys, x)
+    mean = StepLoss(*(jnp.mean(loss) for loss in losses))
+    return mean.total, mean
+
+
+def batch_gradient(
+    program: Program, params: Params, key: PRNGKey, source: Any, index: Int[Array, " B"]
+) -> tuple[StepLoss, Params]:
+    """Loss and gradient of a whole batch, of which this device has the examples number `index`.
+
+    The devices average what they found, the only time that they speak to each other: left to itself, the partitioner
+    would sum each EM step's gradient. Example number i of the whole batch has key number i, wherever it is.
+    """
+    keys = jax.random.split(key, index.size * jax.lax.axis_size(DATA))
+    own_keys = jax.lax.dynamic_slice_in_dim(keys, index.size * jax.lax.axis_index(DATA), index.size)
+
+    def of_part(keys: jax.Array, index: jax.Array) -> tuple[StepLoss, Params]:
+        x = jax.vmap(lambda index: program.sample(source, index).x)(index)
+        (_, loss), grads = jax.value_and_grad(batch_loss, argnums=1, has_aux=True)(program.model, params, keys, x)
+        return loss, grads
+
+    return jax.lax.pmean(mean_over_parts(of_part, program.num_microbatches, own_keys, index), DATA)
+
+
+def mean_over_parts(function: Callable[..., Any], num_parts: int, *batch: jax.Array) -> Any:
+    """Mean of `function` over equal parts of `batch`, one after the other: in the memory of one, and of the result."""
+    if num_parts == 1:
+        return function(*batch)
+    parts = [leaf.reshape(num_parts, -1, *leaf.shape[1:]) for leaf in batch]
+    zero = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(function, *(p[0] for p in parts))
+    )
+    total, _ = jax.lax.scan(lambda sums, part: (jax.tree.map(jnp.add, sums, function(*part)), None), zero, parts)
+    return jax.tree.map(lambda leaf: leaf / num_parts, total)
+
+
+def train_step(
+    program: Program, state: TrainState, key: PRNGKey, source: Any, index: Int[Array, " B"]
+) -> tuple[TrainState, StepLoss, Bool[Array, ""]]:
+    """One optimiser step on a batch; see `batch_gradient`.
+
+    Returns the new state, the batch's loss before it, and whether loss and gradients were finite; if not, the state
+    comes back as it was.
+    """
+    loss, grads = batch_gradient(program, state.params, key, source, index)
+    finite = jnp.isfinite(optax.tree.norm(grads)) & jnp.isfinite(loss.total)
+
+    def apply(state: TrainState) -> TrainState:
+        updates, opt_state = program.optimiser.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return state._replace(step=state.step + 1, params=params, opt_state=opt_state)
+
+    return jax.lax.cond(finite, apply, lambda state: state, state), loss, finite
 
 
 @functools.partial(jax.jit, static_argnames="program", donate_argnames="state", compiler_options=COMPILER_OPTIONS)
@@ -81,11 +120,18 @@ def train_steps(
         state: of each seed, `[S]`; donated.
         key: of each seed's training stream, `[S]`; step number s uses `fold_in(key, s)`.
         source: of the split; the seeds share it.
-        batches: example indices of each step.
+        batches: example indices of each step; B is split along the mesh's data axis.
         num_steps: at most N, dynamic, so that one compilation serves every length; 0 for a seed that has ended.
     """
-    of_seed = functools.partial(_train_steps_of_seed, program, source)
-    return MAPPINGS[program.seed_mapping](of_seed)(state, key, batches, num_steps)
+    of_seeds = MAPPINGS[program.seed_mapping](functools.partial(_train_steps_of_seed, program, source))
+    seeds, batches_of_seeds = PartitionSpec(SEED), PartitionSpec(SEED, None, DATA)
+    return jax.shard_map(
+        of_seeds,
+        mesh=program.mesh,
+        in_specs=(seeds, seeds, batches_of_seeds, seeds),
+        out_specs=seeds,
+        check_vma=False,  # it would have every zero that a loop starts with declare its axes
+    )(state, key, batches, num_steps)
 
 
 def _train_steps_of_seed(
@@ -96,13 +142,10 @@ def _train_steps_of_seed(
     batches: Int[Array, "N B"],
     num_steps: Int[Array, ""],
 ) -> tuple[TrainState, Progress]:
-    model, optimiser, sample, _ = program
-
     def body(carry: tuple[TrainState, Progress]) -> tuple[TrainState, Progress]:
         state, progress = carry
-        examples = jax.vmap(sample, in_axes=(None, 0))(source, batches[progress.num_steps])
         step_key = jax.random.fold_in(key, state.step)
-        state, loss, finite = train_step(model, optimiser, state, step_key, examples)
+        state, loss, finite = train_step(program, state, step_key, source, batches[progress.num_steps])
         loss = jax.tree.map(lambda total, new: total + jnp.where(finite, new, 0), progress.loss, loss)
         return state, Progress(loss, progress.num_steps + finite.astype(jnp.int32), finite)
 

@@ -39,8 +39,9 @@ def to_json(config: ConfigDict) -> dict[str, Any]:
 
 
 def portable(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration, as JSON types, without where its machine keeps MNIST, which changes no number."""
-    return {**config, "data": {**config.get("data", {}), "mnist_dir": None}}
+    """A configuration, as JSON types, without what is its machine's and changes no number: MNIST's place, the mesh."""
+    changed = {"data": {"mnist_dir": None}, "training": {"seed_devices": None}}
+    return {**config, **{section: {**config.get(section, {}), **fields} for section, fields in changed.items()}}
 
 
 def open_workdir(path: Path, config: ConfigDict, provenance: dict[str, Any]) -> None:

@@ -1,0 +1,108 @@
+"""Devices as one mesh with the axes (seed, data), and arrays on it: for one device, eight, or those of many hosts.
+
+Seeds share nothing, so that devices along `seed` never speak to each other; those along `data` hold the same weights,
+each takes its part of the batch, and they add up their gradients once per step. On several hosts every process runs the
+same program on the same inputs, and process 0 alone writes.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+SEED, DATA = "seed", "data"
+_MAX_SENTENCE = 4096
+
+
+def available() -> list[jax.Device]:
+    """All devices of all processes."""
+    return jax.devices()
+
+
+def make_mesh(seed_devices: int = 1) -> Mesh:
+    """`seed_devices` along `seed`, which must divide the number of devices, and the others along `data`."""
+    devices = available()
+    shape = (seed_devices, len(devices) // seed_devices)
+    return jax.make_mesh(shape, (SEED, DATA), axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+
+def training_mesh(num_seeds: int, batch_size: int, num_microbatches: int, seed_devices: int | None = None) -> Mesh:
+    """The mesh on which `num_seeds` train with batches of `batch_size` each, in `num_microbatches`.
+
+    Without `seed_devices`, as many lie along `seed` as can: what divides both the seeds and the devices.
+
+    Raises:
+        ValueError: the seeds or the batch cannot be split evenly.
+    """
+    count = len(available())
+    along_seed = math.gcd(num_seeds, count) if seed_devices is None else seed_devices
+    if num_seeds % along_seed or count % along_seed:
+        raise ValueError(
+            f"training.seed_devices must divide both num_seeds ({num_seeds}) and the number of devices ({count}), "
+            f"got {along_seed}"
+        )
+    along_data = count // along_seed
+    if batch_size % (along_data * num_microbatches):
+        raise ValueError(
+            f"training.batch_size must be a multiple of {along_data * num_microbatches}, got {batch_size}: "
+            f"{along_data} of {count} devices share it, each in training.num_microbatches = {num_microbatches} parts"
+        )
+    return make_mesh(along_seed)
+
+
+def place(tree: Any, mesh: Mesh, *axes: str | tuple[str, ...] | None) -> Any:
+    """Arrays, the same on every process, laid on `mesh`: their first axes split along `axes`, the rest repeated."""
+    sharding = NamedSharding(mesh, PartitionSpec(*axes))
+
+    def put(leaf: Any) -> Any:
+        if jax.process_count() == 1 or (isinstance(leaf, jax.Array) and not leaf.is_fully_addressable):
+            return jax.device_put(leaf, sharding)
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):  # JAX does not send these to other processes
+            return jax.random.wrap_key_data(put(jax.random.key_data(leaf)))
+        return jax.device_put(np.asarray(leaf), sharding)
+
+    return jax.tree.map(put, tree)
+
+
+def fetch(tree: Any) -> Any:
+    """Whole arrays in the memory of every process, as NumPy's."""
+
+    def get(leaf: Any) -> np.ndarray:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return multihost_utils.process_allgather(leaf, tiled=True)
+        return np.asarray(leaf)
+
+    return jax.tree.map(get, tree)
+
+
+def is_main() -> bool:
+    """Whether this process writes files and speaks to the console."""
+    return jax.process_index() == 0
+
+
+def on_main(action: Callable[[], object]) -> None:
+    """Call `action` on process 0 alone, while the others wait for it.
+
+    Raises:
+        ValueError: on all others, if it fails on process 0, with its sentence; there, its own error.
+    """
+    failure: Exception | None = None
+    if is_main():
+        try:
+            action()
+        except (ValueError, OSError) as error:
+            failure = error
+    if jax.process_count() > 1:
+        sentence = np.zeros(_MAX_SENTENCE, np.uint8)
+        text = np.frombuffer(str(failure or "").encode()[:_MAX_SENTENCE], np.uint8)
+        sentence[: text.size] = text
+        told = bytes(np.asarray(multihost_utils.broadcast_one_to_all(sentence))).rstrip(b"\0").decode(errors="ignore")
+        if told and failure is None:
+            failure = ValueError(told)
+    if failure is not None:
+        raise failure

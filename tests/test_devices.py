@@ -1,0 +1,166 @@
+"""Several devices, simulated: the same numbers as one, each device its share, and no exchange but the gradients'."""
+
+import functools
+import re
+from typing import NamedTuple
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from experiments.flying_shapes.config import get_config as flying_shapes
+from experiments.static_shapes.config import get_config as static_shapes
+from nem_jax.config import build_experiment
+from nem_jax.devices import DATA, SEED, make_mesh, place
+from nem_jax.evaluation import evaluate
+from nem_jax.losses import StepLoss
+from nem_jax.training import loop
+from nem_jax.training.checkpoint import Checkpoints
+from nem_jax.training.loop import Training
+from nem_jax.training.run import run
+from nem_jax.training.seeds import create_states
+from nem_jax.training.state import TrainState
+from nem_jax.training.step import train_steps
+
+NUM_STEPS, BATCH_SIZE = 20, 16
+COLLECTIVE = re.compile(r"= (.*?) (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(")
+
+
+def tiny(get_config=static_shapes, num_seeds=1, **training):
+    config = get_config("smoke")
+    config.num_seeds = num_seeds
+    config.data.num_training, config.data.num_validation, config.data.num_test = 96, 30, 20
+    config.model.hidden_size = 8
+    config.training.update({"batch_size": BATCH_SIZE, **training})
+    return build_experiment(config)
+
+
+class Steps(NamedTuple):
+    """`NUM_STEPS` of training as one compiled program, and what came of it."""
+
+    program: str
+    """HLO of one device."""
+    flops: float
+    """Of one device, loops counted once."""
+    state: TrainState
+    loss: np.ndarray
+
+
+def steps_of(experiment):
+    training = Training.of(experiment)
+    mesh, keys = training.mesh, place(training.keys, training.mesh, SEED)
+    create = functools.partial(create_states, experiment.model, experiment.training.optimiser)
+    batches = np.arange(NUM_STEPS * BATCH_SIZE).reshape(NUM_STEPS, BATCH_SIZE) % 96
+    state, steps, batches = jax.jit(create)(keys), np.int32([NUM_STEPS]), batches[None]
+    state, steps = place((state, np.repeat(steps, len(experiment.seeds))), mesh, SEED)
+    batches = place(np.repeat(batches, len(experiment.seeds), axis=0), mesh, SEED, None, DATA)
+    source = training.dataset.splits["training"].source
+    compiled = train_steps.lower(training.program, state, keys.train, source, batches, steps).compile()
+    state, progress = jax.device_get(compiled(state, keys.train, source, batches, steps))
+    return Steps(compiled.as_text(), compiled.cost_analysis()["flops"], state, progress.loss.total)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """Two seeds on one device."""
+    return steps_of(tiny(num_seeds=2))
+
+
+@pytest.mark.parametrize(
+    ("count", "mapping", "mesh"), [(2, "sequence", (2, 1)), (4, "vmap", (2, 2)), (8, "sequence", (2, 4))]
+)
+def test_the_numbers_do_not_depend_on_the_devices(alone, use_devices, count, mapping, mesh):
+    use_devices(count)
+    experiment = tiny(num_seeds=2, seed_mapping=mapping)
+    assert Training.of(experiment).mesh.devices.shape == mesh
+    shared = steps_of(experiment)
+    np.testing.assert_allclose(shared.loss, alone.loss, rtol=1e-5)
+    for ours, theirs in zip(jax.tree.leaves(shared.state), jax.tree.leaves(alone.state), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("get_config", [static_shapes, flying_shapes])
+def test_devices_of_a_batch_exchange_gradients_alone(use_devices, get_config):
+    """Eight devices, two examples each: an eighth of the work but for the optimiser's, and one sum per weight and loss.
+
+    Were a sum inside the EM scan, it would lie in another computation; were it of each EM step, it would be T times as
+    large.
+    """
+    alone = steps_of(tiny(get_config))
+    use_devices(8)
+    shared = steps_of(tiny(get_config))
+    computations = re.split(r"\n(?=%|ENTRY)", shared.program)
+    found = [exchanged for exchanged in map(COLLECTIVE.findall, computations) if exchanged]
+    assert len(found) == 1
+    assert {kind for _, kind in found[0]} == {"all-reduce"}
+    num_weights = sum(leaf.size for leaf in jax.tree.leaves(alone.state.params))
+    assert sum(num_elements(shapes) for shapes, _ in found[0]) == num_weights + len(StepLoss._fields)
+    assert shared.flops < alone.flops / 8 + 60 * num_weights
+    np.testing.assert_allclose(shared.loss, alone.loss, rtol=1e-5)
+
+
+def num_elements(shapes):
+    """Of HLO such as `(f32[], f32[8,784]{1,0})`."""
+    return sum(int(np.prod([int(n) for n in size.split(",") if n])) for size in re.findall(r"\w+\[([\d,]*)\]", shapes))
+
+
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(alone, use_devices):
+    use_devices(2)
+    parts = steps_of(tiny(num_seeds=2, seed_devices=1, num_microbatches=4))
+    np.testing.assert_allclose(parts.loss, alone.loss, rtol=1e-5)
+    assert parts.flops < 0.5 * alone.flops
+
+
+def test_all_devices_share_an_evaluation(use_devices):
+    """A split of 30 in batches that the devices do not divide; examples that fill up the last count once."""
+    experiment = tiny()
+    model, dataset = experiment.model, experiment.load_data()
+    arguments = (model, model.init(jax.random.key(1)), jax.random.key(2), dataset, "validation")
+    one = evaluate(*arguments, batch_size=30)
+    use_devices(8)
+    eight = evaluate(*arguments, batch_size=12, mesh=make_mesh(seed_devices=2))
+    for ours, theirs in zip(jax.tree.leaves(eight), jax.tree.leaves(one), strict=True):
+        assert ours.shape == theirs.shape
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=0.02)  # rounding decides some pixels of no component
+
+
+def test_a_checkpoint_of_eight_devices_resumes_on_others(use_devices, tmp_path):
+    experiment = tiny(num_seeds=2, seed_devices=2)
+    use_devices(8)
+    with Checkpoints(tmp_path) as checkpoints:
+        training = Training.of(experiment)
+        state, _ = four_steps(training, loop.restore_or_create(training, checkpoints))
+        checkpoints.save(state)
+        saved = jax.device_get(state)
+        _, loss = four_steps(training, state)
+        for count in (1, 2, 4):
+            use_devices(count)
+            training = Training.of(tiny(num_seeds=2))
+            state = loop.restore_or_create(training, checkpoints)
+            chex.assert_trees_all_equal(jax.device_get(state), saved)
+            np.testing.assert_allclose(four_steps(training, state)[1], loss, rtol=1e-5)
+
+
+def four_steps(training, state):
+    batches = np.arange(2 * 4 * BATCH_SIZE).reshape(2, 4, BATCH_SIZE) % 96
+    return loop.take_steps(training, state, batches, np.array([True, True]))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"batch_size": 12}, "training.batch_size must be a multiple of 8, got 12"),
+        ({"num_microbatches": 4}, "training.batch_size must be a multiple of 32, got 16"),
+        ({"seed_devices": 3}, r"training.seed_devices must divide both num_seeds \(2\) and .* \(8\), got 3"),
+        ({"seed_devices": 4}, r"training.seed_devices must divide both num_seeds \(2\) and .* \(8\), got 4"),
+    ],
+)
+def test_what_the_devices_do_not_divide_is_refused(use_devices, tmp_path, options, sentence):
+    use_devices(8)
+    config = static_shapes("smoke")
+    config.num_seeds = 2 if "seed_devices" in options else 1
+    config.training.update({"batch_size": BATCH_SIZE, **options})
+    with pytest.raises(ValueError, match=sentence):
+        run(config, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
