@@ -57,6 +57,7 @@ def _model() -> ConfigDict:
     model.gradient_gamma = False
     model.step_weights = "all"  # a loss at each EM step, or at the 'last'
     model.inter_weight = 1.0
+    model.precision = "default"  # of the cell: 'highest' (float32), 'default' (TF32 on GPU), 'bfloat16'
     return model
 
 
@@ -64,6 +65,9 @@ def _training() -> ConfigDict:
     training = ConfigDict()
     training.init_from = placeholder(str)  # a run's directory or pretrained weights; None: random weights
     training.learning_rate = 1e-3
+    training.warmup_epochs = 0  # over which the rate rises to it
+    training.decay = "none"  # or 'cosine': to 0 at max_epochs
+    training.clip_norm = placeholder(float)  # the largest norm of a gradient
     training.batch_size = 64
     training.num_microbatches = 1  # parts of a batch, one after the other, to save memory
     training.max_epochs = 500

@@ -3,8 +3,9 @@
 import contextlib
 import os
 import socket
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -60,6 +61,19 @@ def connect(coordinator: str, num_processes: int, process_id: int, timeout: int)
     else:
         _await_main((host, int(port)), process_id, timeout)
     jax.distributed.initialize(coordinator, num_processes, process_id, initialization_timeout=timeout)
+
+
+@contextlib.contextmanager
+def ending_with_the_others() -> Iterator[None]:
+    """Where another process has ended, say so and end at once; JAX would wait minutes for it."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        cause = str(error).splitlines()[0]
+        print(f"error: another process ended, start all of them again to resume ({cause})", file=sys.stderr, flush=True)
+        os._exit(1)
 
 
 def _await_others(port: int, num_processes: int, timeout: int) -> None:

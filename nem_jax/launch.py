@@ -4,7 +4,12 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
+import jax
 from absl import app, flags, logging
+
+_COMPILATION_CACHE = flags.DEFINE_string(
+    "compilation_cache", None, "directory that keeps compiled programs: a second start of the same run compiles nothing"
+)
 
 
 @contextlib.contextmanager
@@ -26,6 +31,8 @@ def launch(main: Callable[[], object]) -> None:
         with one_sentence():
             if len(argv) > 1:
                 raise ValueError(f"{argv[1]!r} is no flag: flags begin with --")
+            if _COMPILATION_CACHE.value is not None:
+                jax.config.update("jax_compilation_cache_dir", _COMPILATION_CACHE.value)
             main()
 
     app.run(guarded, flags_parser=_parse)

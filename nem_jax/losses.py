@@ -87,4 +87,4 @@ def trajectory_loss(
         return total_loss(x, psi, gamma, pixel_dist, inter_weight)
 
     losses = jax.vmap(loss_at)(x[used], trajectory.psi[used], trajectory.gamma[used])
-    return StepLoss(*(jnp.dot(weights[used], loss) for loss in losses))
+    return StepLoss(*(jnp.sum(weights[used] * loss) for loss in losses))  # a dot might be of low precision

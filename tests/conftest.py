@@ -33,7 +33,8 @@ STRICT_DTYPES = {
 """Modules that run none but our own arithmetic: optax's Adam (0.2.8) raises a float to an integer count."""
 
 QUICKLY_COMPILED = STRICT_DTYPES - {"test_golden", "test_metrics"} | {
-    f"test_{name}" for name in ("data_flying_mnist", "data_shapes", "devices", "evaluation", "seeds", "training")
+    f"test_{name}"
+    for name in ("data_flying_mnist", "data_shapes", "devices", "evaluation", "hosts", "seeds", "training")
 }
 """Modules of many small programs that run once: XLA's optimisations take half their time. The goldens keep them."""
 

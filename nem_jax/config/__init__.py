@@ -17,6 +17,7 @@ from nem_jax.data.split import Dataset
 from nem_jax.model import NEM
 
 SEED_MAPPINGS = ("vmap", "sequence")
+DECAYS = ("none", "cosine")
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,10 @@ def _build_training(config: ConfigDict) -> TrainingOptions:
         integer(config, f"training.{name}", 1)
     integer(config, "training.batch_size", 1, config.data.num_training)
     integer(config, "training.num_microbatches", 1, config.training.batch_size)
-    number(config, "training.learning_rate", 0.0)
     if value(config, "training.seed_devices") is not None:
         integer(config, "training.seed_devices", 1)
     return TrainingOptions(
-        optimiser=optax.adam(training.learning_rate),
+        optimiser=_build_optimiser(config),
         batch_size=training.batch_size,
         num_microbatches=training.num_microbatches,
         max_epochs=training.max_epochs,
@@ -135,6 +135,29 @@ def _build_training(config: ConfigDict) -> TrainingOptions:
         seed_mapping=_seed_mapping(config),
         seed_devices=training.seed_devices,
     )
+
+
+def _build_optimiser(config: ConfigDict) -> optax.GradientTransformation:
+    """Adam; its rate rises linearly over the first epochs, then stays or falls along half a cosine to 0."""
+    training = config.training
+    number(config, "training.learning_rate", 0.0)
+    integer(config, "training.warmup_epochs", 0, training.max_epochs)
+    choice(config, "training.decay", DECAYS)
+    steps_per_epoch = config.data.num_training // training.batch_size
+    rate = training.learning_rate
+    after = {
+        "none": optax.constant_schedule(rate),
+        "cosine": optax.cosine_decay_schedule(
+            rate, max(1, (training.max_epochs - training.warmup_epochs) * steps_per_epoch)
+        ),
+    }[training.decay]
+    warmup_steps = training.warmup_epochs * steps_per_epoch
+    schedule = optax.join_schedules([optax.linear_schedule(0.0, rate, warmup_steps), after], [warmup_steps])
+    adam = optax.adam(rate if training.decay == "none" and not warmup_steps else schedule)
+    if value(config, "training.clip_norm") is None:
+        return adam
+    number(config, "training.clip_norm", 0.0)
+    return optax.chain(optax.clip_by_global_norm(training.clip_norm), adam)
 
 
 def _seed_mapping(config: ConfigDict) -> str | None:

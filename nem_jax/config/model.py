@@ -14,6 +14,7 @@ from nem_jax.distributions import Bernoulli, Gaussian, PixelDist
 from nem_jax.model import NEM
 from nem_jax.networks import cells
 from nem_jax.networks.conv_cell import ConvRNNEMCell
+from nem_jax.networks.precision import PRECISIONS, with_precision
 from nem_jax.types import Cell, Params, PRNGKey
 from nem_jax.unroll import REMAT
 
@@ -33,6 +34,7 @@ def build_model(config: ConfigDict) -> NEM:
     choice(config, "model.step_weights", STEP_WEIGHTS)
     number(config, "model.epsilon", 0.0, 1.0)
     number(config, "model.inter_weight", 0.0)
+    choice(config, "model.precision", PRECISIONS)
     choice(config, "training.remat", REMAT)
     if training.scan_unroll is not None:
         integer(config, "training.scan_unroll", 1, model.num_steps)
@@ -40,7 +42,7 @@ def build_model(config: ConfigDict) -> NEM:
     init, cell = _build_cell(config, pixel_dist)
     return NEM(
         init=init,
-        cell=cell,
+        cell=with_precision(cell, model.precision),
         hidden_size=model.hidden_size,
         pixel_dist=pixel_dist,
         corrupt=_build_noise(config),

@@ -38,6 +38,8 @@ class Geometry(NamedTuple):
     stride: int
     padding: tuple[int, int]
     """Zeros before and after, on both axes."""
+    precision: str | None
+    """`jax.default_matmul_precision` where it was called: the backward pass is lowered elsewhere."""
 
     @property
     def output(self) -> tuple[int, int]:
@@ -61,7 +63,7 @@ def conv(
         padding: zeros (before, after), on both axes.
     """
     *batch, height, width, channels = x.shape
-    geometry = Geometry((height, width), (kernel.shape[0], kernel.shape[1]), stride, padding)
+    geometry = Geometry((height, width), (kernel.shape[0], kernel.shape[1]), stride, padding, _precision())
     y = _conv_p.bind(x.reshape(-1, height, width, channels), kernel, geometry=geometry)
     return y.reshape(*batch, *geometry.output, -1)
 
@@ -88,9 +90,15 @@ _PHASE_TAPS = np.array(
 """[phase, source pixel, tap]: which taps of a 4-kernel fall on which source pixel, along one axis."""
 
 
+def _precision() -> str | None:
+    return jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+
+
 def _conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     strides, padding = (geometry.stride,) * 2, (geometry.padding,) * 2
-    return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_DIMENSIONS)
+    return jax.lax.conv_general_dilated(
+        x, kernel, strides, padding, dimension_numbers=_DIMENSIONS, precision=geometry.precision
+    )
 
 
 def _conv_input(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
@@ -118,7 +126,7 @@ def _conv_input_cpu(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.
     turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
     dilation = (geometry.stride,) * 2
     return jax.lax.conv_general_dilated(
-        y, turned, (1, 1), padding, lhs_dilation=dilation, dimension_numbers=_DIMENSIONS
+        y, turned, (1, 1), padding, lhs_dilation=dilation, dimension_numbers=_DIMENSIONS, precision=geometry.precision
     )
 
 
@@ -129,19 +137,21 @@ def _conv_kernel_cpu(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Arra
     """
     if geometry.stride == 1 and y.shape[3] < x.shape[3]:
         padding = [(taps - 1 - geometry.padding[0], taps - 1 - geometry.padding[1]) for taps in geometry.kernel]
-        return jnp.flip(_correlate(y, x, padding, 1), (0, 1)).swapaxes(2, 3)
+        return jnp.flip(_correlate(y, x, padding, 1, geometry.precision), (0, 1)).swapaxes(2, 3)
     padding = []
     for size, taps, outputs in zip(geometry.image, geometry.kernel, geometry.output, strict=True):
         before = geometry.padding[0]
         padding.append((before, (outputs - 1) * geometry.stride + taps - size - before))
-    return _correlate(x, y, padding, geometry.stride)
+    return _correlate(x, y, padding, geometry.stride, geometry.precision)
 
 
-def _correlate(a: jax.Array, b: jax.Array, padding: list[tuple[int, int]], dilation: int) -> jax.Array:
+def _correlate(
+    a: jax.Array, b: jax.Array, padding: list[tuple[int, int]], dilation: int, precision: str | None
+) -> jax.Array:
     """Sum over images and pixels of shifted a times b, for every shift and pair of channels, `[h, w, A, B]`."""
     result = jax.lax.conv_general_dilated(
         a.transpose(3, 1, 2, 0), b.transpose(1, 2, 0, 3), (1, 1), padding,
-        rhs_dilation=(dilation, dilation), dimension_numbers=_DIMENSIONS,
+        rhs_dilation=(dilation, dilation), dimension_numbers=_DIMENSIONS, precision=precision,
     )  # fmt: skip
     return result.transpose(1, 2, 0, 3)
 

@@ -1,0 +1,34 @@
+"""How exactly a cell computes; its weights, states and results are float32 in any case."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nem_jax.types import Cell
+
+PRECISIONS = ("highest", "default", "bfloat16")
+
+
+def with_precision(cell: Cell, precision: str) -> Cell:
+    """`cell` with its matrix products and convolutions, forward and backward, in one of `PRECISIONS`.
+
+    - `highest`: float32 everywhere.
+    - `default`: the device's fast kind of float32: TF32 on NVIDIA GPUs from Ampere on, one bfloat16 pass on TPUs, plain
+      float32 on CPUs.
+    - `bfloat16`: weights and inputs are rounded to it, and so is all in between. The likelihoods, the E-step and the
+      losses outside the cell stay float32.
+    """
+    matmul = "highest" if precision == "highest" else "default"
+    if precision != "bfloat16":
+        return lambda *arguments: _call(cell, matmul, *arguments)
+    return lambda *arguments: _cast(_call(cell, matmul, *_cast(arguments, jnp.bfloat16)), jnp.float32)
+
+
+def _call(cell: Cell, matmul: str, *arguments: Any) -> Any:
+    with jax.default_matmul_precision(matmul):
+        return cell(*arguments)
+
+
+def _cast(tree: Any, dtype: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)

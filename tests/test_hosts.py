@@ -1,0 +1,166 @@
+"""Several processes as one program: over loopback, with two simulated devices each."""
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.static_shapes.config import get_config
+from nem_jax import hosts
+from nem_jax.training.logs import METRICS
+from nem_jax.training.run import run
+from nem_jax.training.workdir import RESULT
+
+MAX_EPOCHS = 6
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def start_two(environment, workdir):
+    """Two processes of one run in `workdir`."""
+    command = [
+        *(sys.executable, "-m", "experiments.static_shapes.run"),
+        "--config=experiments/static_shapes/config.py:smoke",
+        f"--config.training.max_epochs={MAX_EPOCHS}",
+        f"--workdir={workdir}",
+        f"--coordinator=127.0.0.1:{free_port()}",
+        "--num_processes=2",
+        "--timeout=60",
+    ]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    several = {**environment, "JAX_NUM_CPU_DEVICES": "2"}
+    return [subprocess.Popen([*command, f"--process_id={number}"], env=several, **pipes) for number in range(2)]
+
+
+def records(path):
+    return [json.loads(line) for line in (path / METRICS).read_text().splitlines()]
+
+
+def test_two_processes_resume_after_kill_9_of_one(environment, use_devices, tmp_path):
+    """And reach the numbers of one process with as many devices."""
+    processes = start_two(environment, tmp_path / "run")
+    deadline = time.monotonic() + 120
+    while not ((tmp_path / "run" / METRICS).exists() and records(tmp_path / "run")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    processes[1].kill()
+    processes[1].communicate()
+    _, error = processes[0].communicate(timeout=60)
+    assert processes[0].returncode != 0
+    assert "start all of them again" in error
+    assert not (tmp_path / "run" / RESULT).exists()
+
+    told = [process.communicate(timeout=200)[0] for process in start_two(environment, tmp_path / "run")]
+    assert "AMI" in told[0]
+    assert "AMI" not in told[1]
+    use_devices(4)
+    config = get_config("smoke")
+    config.training.max_epochs = MAX_EPOCHS
+    whole = run(config, str(tmp_path / "whole"))
+    assert len(records(tmp_path / "run")) == MAX_EPOCHS
+    for ours, theirs in zip(records(tmp_path / "run"), records(tmp_path / "whole"), strict=True):
+        for name in ("step", "epoch", "train_total", "valid_total"):
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5)
+    ours = json.loads((tmp_path / "run" / RESULT).read_text())["runs"]
+    np.testing.assert_allclose(ours[0]["scores"]["total"], whole["runs"][0]["scores"]["total"], rtol=1e-5)
+
+
+@pytest.fixture
+def connected(monkeypatch):
+    """What JAX was told, instead of telling it."""
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **kwargs: calls.append(args))
+    return calls
+
+
+def connect_all(port, process_ids, num_processes, timeout=20):
+    """`hosts.connect` for each; returns the sentences of those that were refused."""
+    refused = []
+
+    def connect(process_id):
+        try:
+            hosts.connect(f"127.0.0.1:{port}", num_processes, process_id, timeout)
+        except ValueError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=connect, args=(process_id,)) for process_id in process_ids]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return refused
+
+
+def test_processes_wait_for_each_other(connected):
+    assert not connect_all(free_port(), [2, 1, 0], 3)
+    assert sorted(call[2] for call in connected) == [0, 1, 2]
+
+
+def test_a_process_that_stays_away_is_named(connected):
+    (sentence,) = connect_all(free_port(), [0], 3, timeout=1)
+    assert sentence == "--num_processes: processes [1, 2] did not come within 1 s"
+    assert not connected
+
+
+def test_a_coordinator_that_does_not_answer_is_named(connected):
+    port = free_port()
+    (sentence,) = connect_all(port, [1], 2, timeout=1)
+    assert sentence == f"--coordinator: 127.0.0.1:{port} does not answer within 1 s: is process 0 there?"
+    with socket.create_server(("127.0.0.1", 0)) as another:  # which listens, and says nothing
+        (sentence,) = connect_all(another.getsockname()[1], [1], 2, timeout=1)
+    assert "does not answer within 1 s" in sentence
+    assert not connected
+
+
+def test_a_number_that_two_processes_have_is_refused(connected):
+    refused = connect_all(free_port(), [0, 1, 1], 3, timeout=2)
+    assert "--process_id: two processes are number 1" in refused
+    assert not connected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("10.0.0.1", 2, 0), "--coordinator must be an address with a port"),
+        (("10.0.0.1:port", 2, 0), "--coordinator must be an address with a port"),
+        (("10.0.0.1:8476", 2, 2), "--process_id must be from 0 to --num_processes - 1, got 2 of 2"),
+    ],
+)
+def test_wrong_addresses_and_numbers_are_refused(connected, arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        hosts.connect(*arguments, timeout=1)
+    assert not connected
+
+
+@pytest.mark.parametrize(
+    ("environ", "name"),
+    [
+        ({}, None),
+        ({"SLURM_STEP_NUM_TASKS": "1"}, None),
+        ({"SLURM_STEP_NUM_TASKS": "2"}, "Slurm"),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, None),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, "Kubernetes"),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, "TPU"),
+    ],
+)
+def test_who_started_several_processes(environ, name):
+    assert hosts.launcher(environ) == name
+
+
+def test_distributed_needs_somebody_who_started_the_others(monkeypatch, connected):
+    monkeypatch.setattr(hosts, "launcher", lambda: None)
+    with pytest.raises(ValueError, match="give --coordinator, --num_processes and --process_id"):
+        hosts.connect_by_launcher()
+    monkeypatch.setattr(hosts, "launcher", lambda: "Slurm")
+    hosts.connect_by_launcher()
+    assert connected == [()]

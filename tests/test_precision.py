@@ -1,0 +1,62 @@
+"""How exactly a cell computes: what it costs in numbers."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.flying_shapes.config import get_config as flying_shapes
+from experiments.static_shapes.config import get_config as static_shapes
+from nem_jax.config import build_experiment
+from nem_jax.model import example_loss
+from nem_jax.training import loop
+from nem_jax.training.checkpoint import Checkpoints
+from nem_jax.training.loop import Training
+
+NUM_STEPS = 200
+
+
+def losses_of(precision, tmp_path):
+    """The mean loss over each fifty of 200 steps of static shapes."""
+    config = static_shapes("smoke")
+    config.model.precision = precision
+    config.training.update({"batch_size": 16, "log_interval": 50})
+    training = Training.of(build_experiment(config))
+    with Checkpoints(tmp_path / precision) as checkpoints:
+        state = loop.restore_or_create(training, checkpoints)
+    batches = np.arange(NUM_STEPS * 16).reshape(4, 1, 50, 16) % 512
+    losses = []
+    for batch in batches:
+        state, loss = loop.take_steps(training, state, batch, np.array([True]))
+        losses.append(loss[0, 0] / 50)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
+    return np.array(losses)
+
+
+def test_bfloat16_learns_as_float32_does(tmp_path):
+    exact, rounded = losses_of("highest", tmp_path), losses_of("bfloat16", tmp_path)
+    assert exact[-1] < 0.7 * exact[0]
+    np.testing.assert_allclose(rounded, exact, rtol=0.01)
+    assert (rounded != exact).all()
+
+
+@pytest.mark.parametrize("get_config", [static_shapes, flying_shapes])
+@pytest.mark.parametrize(("precision", "operand"), [("highest", "HIGHEST"), ("default", "DEFAULT")])
+def test_every_product_of_forward_and_backward_pass_has_the_precision(get_config, precision, operand):
+    config = get_config("smoke")
+    config.model.precision = precision
+    experiment = build_experiment(config)
+    params = jax.eval_shape(experiment.model.init, jax.random.key(0))
+    x = jnp.zeros((experiment.model.num_frames, *experiment.load_data().image_shape))
+
+    def loss(params):
+        return example_loss(experiment.model, params, jax.random.key(0), x).total
+
+    products = re.findall(
+        r"stablehlo\.(?:dot_general|convolution).*?precision.*?([A-Z]+)>?, .*?([A-Z]+)>?\]",
+        jax.jit(jax.grad(loss)).lower(params).as_text(),
+    )
+    assert products
+    assert set(products) == {(operand, operand)}
