@@ -56,6 +56,7 @@ def _model() -> ConfigDict:
     model.noise_prob = 0.2
     model.gradient_gamma = False
     model.step_weights = "all"  # a loss at each EM step, or at the 'last'
+    model.scored_steps = "all"  # AMI and ARI after each EM step, or after the 'last'
     model.inter_weight = 1.0
     model.precision = "default"  # of the cell: 'highest' (float32), 'default' (TF32 on GPU), 'bfloat16'
     return model

@@ -57,3 +57,17 @@ def bars(groups: list[str], series: dict[str, list[tuple[float | None, float | N
     axis.set_ylabel(ylabel)
     figure.legend(loc="outside upper center", ncols=len(series))
     return figure
+
+
+def growth(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], xlabel: str, ylabel: str) -> Figure:
+    """What grows with what, both relative to the first of each: (x, y) by label, beside the line y = x."""
+    figure = Figure(figsize=(5, 4), dpi=100, layout="constrained")
+    axis = figure.subplots()
+    for index, (label, (x, y)) in enumerate(curves.items()):
+        axis.plot(x, y, color=PALETTE[index % len(PALETTE)], marker="o", label=label)
+    largest = max(float(np.max(x)) for x, _ in curves.values())
+    axis.plot([1, largest], [1, largest], color="black", linestyle="--", linewidth=1, label="linear")
+    axis.set_xlabel(xlabel)
+    axis.set_ylabel(ylabel)
+    axis.legend()
+    return figure

@@ -34,7 +34,7 @@ class Evaluation(NamedTuple):
     upper_bound: Float[Array, "*n"]
     """`losses.loss_upper_bound` after the last step, `[N]`."""
     scores: metrics.Scores
-    """After each scored EM step, `[N, S]`: the steps that carry a loss (static images: the last; sequences: all)."""
+    """After each scored EM step, `[N, S]`: of static images the last, of sequences all."""
 
 
 def evaluate_example(model: NEM, params: Params, key: PRNGKey, example: Example, num_groups: int) -> Evaluation:
@@ -43,7 +43,7 @@ def evaluate_example(model: NEM, params: Params, key: PRNGKey, example: Example,
     targets, groups = target_frames(model, example.x), target_frames(model, example.groups)
     loss = objective(model, trajectory, example.x)
     upper_bound = losses.loss_upper_bound(targets[-1], trajectory.psi[-1], model.pixel_dist)
-    scored = slice(int(np.flatnonzero(model.loss_weights)[0]), None)
+    scored = slice({"last": -1, "all": 0}[model.scored_steps], None)
     score = functools.partial(metrics.segmentation_scores, num_groups=num_groups)
     return Evaluation(loss, upper_bound, jax.vmap(score)(trajectory.gamma[scored], groups[scored]))
 
@@ -181,6 +181,6 @@ def describe_protocol(model: NEM, dataset: Dataset, split: str, noise: str, gamm
         "num_steps": model.num_steps,
         "input_noise": noise,
         "scored_pixels": "exactly one object: background and overlaps are ignored",
-        "scored_steps": {"last": "the last", "all": "mean over all, and the last"}[model.step_weights],
+        "scored_steps": {"last": "the last", "all": "mean over all, and the last"}[model.scored_steps],
         "gamma_draws": gamma_draws,
     }

@@ -36,7 +36,8 @@ class NEM:
             same (denoising); static images are the same either way.
         gradient_gamma: whether gradients flow through gamma (static images) or not (sequences).
         epsilon: added to the linear likelihood in the E-step.
-        step_weights: 'last' or 'all', see `losses.step_weights`.
+        step_weights: which steps carry a loss: 'last' or 'all', see `losses.step_weights`.
+        scored_steps: after which steps the grouping is scored, likewise; the papers' static images: 'last'.
         inter_weight: weight of the inter-cluster loss.
         scan_unroll: EM steps per loop body; None lays out all of them, which is fastest on CPU.
         remat: what the backward pass computes again, see `unroll.REMAT`.
@@ -53,6 +54,7 @@ class NEM:
     gradient_gamma: bool = True
     epsilon: float = em.E_STEP_EPSILON
     step_weights: str = "last"
+    scored_steps: str = "last"
     inter_weight: float = 1.0
     scan_unroll: int | None = None
     remat: str = "none"

@@ -1,6 +1,5 @@
 """Several devices, simulated: the same numbers as one, each device its share, and no exchange but the gradients'."""
 
-import functools
 import re
 from typing import NamedTuple
 
@@ -12,14 +11,13 @@ import pytest
 from experiments.flying_shapes.config import get_config as flying_shapes
 from experiments.static_shapes.config import get_config as static_shapes
 from nem_jax.config import build_experiment
-from nem_jax.devices import DATA, SEED, make_mesh, place
+from nem_jax.devices import make_mesh
 from nem_jax.evaluation import evaluate
 from nem_jax.losses import StepLoss
 from nem_jax.training import loop
 from nem_jax.training.checkpoint import Checkpoints
 from nem_jax.training.loop import Training
 from nem_jax.training.run import run
-from nem_jax.training.seeds import create_states
 from nem_jax.training.state import TrainState
 from nem_jax.training.step import train_steps
 
@@ -32,7 +30,7 @@ def tiny(get_config=static_shapes, num_seeds=1, **training):
     config.num_seeds = num_seeds
     config.data.num_training, config.data.num_validation, config.data.num_test = 96, 30, 20
     config.model.hidden_size = 8
-    config.training.update({"batch_size": BATCH_SIZE, **training})
+    config.training.update({"batch_size": BATCH_SIZE, "log_interval": NUM_STEPS, **training})
     return build_experiment(config)
 
 
@@ -49,15 +47,12 @@ class Steps(NamedTuple):
 
 def steps_of(experiment):
     training = Training.of(experiment)
-    mesh, keys = training.mesh, place(training.keys, training.mesh, SEED)
-    create = functools.partial(create_states, experiment.model, experiment.training.optimiser)
-    batches = np.arange(NUM_STEPS * BATCH_SIZE).reshape(NUM_STEPS, BATCH_SIZE) % 96
-    state, steps, batches = jax.jit(create)(keys), np.int32([NUM_STEPS]), batches[None]
-    state, steps = place((state, np.repeat(steps, len(experiment.seeds))), mesh, SEED)
-    batches = place(np.repeat(batches, len(experiment.seeds), axis=0), mesh, SEED, None, DATA)
-    source = training.dataset.splits["training"].source
-    compiled = train_steps.lower(training.program, state, keys.train, source, batches, steps).compile()
-    state, progress = jax.device_get(compiled(state, keys.train, source, batches, steps))
+    num_seeds = len(experiment.seeds)
+    indices = np.arange(NUM_STEPS * BATCH_SIZE).reshape(1, NUM_STEPS, BATCH_SIZE) % 96
+    batches, active = np.repeat(indices, num_seeds, axis=0), np.full(num_seeds, fill_value=True)
+    arguments = loop.step_arguments(training, loop.create(training), batches, active)
+    compiled = train_steps.lower(*arguments).compile()
+    state, progress = jax.device_get(compiled(*arguments[1:]))
     return Steps(compiled.as_text(), compiled.cost_analysis()["flops"], state, progress.loss.total)
 
 
@@ -130,14 +125,14 @@ def test_a_checkpoint_of_eight_devices_resumes_on_others(use_devices, tmp_path):
     use_devices(8)
     with Checkpoints(tmp_path) as checkpoints:
         training = Training.of(experiment)
-        state, _ = four_steps(training, loop.restore_or_create(training, checkpoints))
+        state, _ = four_steps(training, loop.create(training))
         checkpoints.save(state)
         saved = jax.device_get(state)
         _, loss = four_steps(training, state)
         for count in (1, 2, 4):
             use_devices(count)
             training = Training.of(tiny(num_seeds=2))
-            state = loop.restore_or_create(training, checkpoints)
+            state = checkpoints.restore(loop.create(training))
             chex.assert_trees_all_equal(jax.device_get(state), saved)
             np.testing.assert_allclose(four_steps(training, state)[1], loss, rtol=1e-5)
 

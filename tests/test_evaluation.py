@@ -48,9 +48,9 @@ def test_another_key_gives_another_grouping(smoke):
     assert np.any(first != second)
 
 
-def test_all_steps_are_scored_where_all_carry_a_loss(smoke):
+def test_all_steps_are_scored_where_the_model_says_so(smoke):
     model, params, dataset = smoke
-    model = dataclasses.replace(model, step_weights="all", num_steps=5, num_components=6)
+    model = dataclasses.replace(model, scored_steps="all", num_steps=5, num_components=6)
     evaluation = evaluate(model, params, jax.random.key(0), dataset, "test", batch_size=50)
     assert evaluation.scores.ari.shape == (50, 5)
     means = summarise(evaluation)

@@ -199,3 +199,10 @@ def test_bars_stand_side_by_side_with_their_deviations(tmp_path):
 def test_bars_of_the_wrong_number_are_refused():
     with pytest.raises(ValueError, match="'ours' has 1 entries for 2 groups"):
         charts.bars(["a", "b"], {"ours": [(1.0, 0.0)]}, "AMI")
+
+
+def test_growth_shows_each_curve_beside_the_linear_one():
+    (axis,) = charts.growth({"K": ([1, 2, 4], [1, 1.5, 3]), "T": ([1, 2], [1, 2.5])}, "times", "time").axes
+    assert [line.get_label() for line in axis.lines] == ["K", "T", "linear"]
+    assert axis.lines[0].get_ydata().tolist() == [1, 1.5, 3]
+    assert axis.lines[2].get_xdata().tolist() == [1, 4]

@@ -104,8 +104,8 @@ def test_a_seed_that_has_stopped_rests_while_the_others_go_on(tmp_path, monkeypa
 def test_a_seed_that_rests_is_not_validated():
     training = Training.of(build_experiment(tiny(0, 2)))
     state = create_states(training.experiment.model, training.experiment.training.optimiser, training.keys)
-    scores = loop.validate(training, state, np.array([False, True]))
-    both = loop.validate(training, state, np.array([True, True]))
+    scores = loop.validate(training, state.params, np.array([False, True]))
+    both = loop.validate(training, state.params, np.array([True, True]))
     for name, values in scores.items():
         assert np.isnan(values[0])
         assert values[1] == both[name][1]

@@ -35,7 +35,7 @@ def get_config(name: str = "rnn_em") -> ConfigDict:
     model.num_steps = 15
     model.noise_prob = 0.1
     model.gradient_gamma = True
-    model.step_weights = "last"
+    model.step_weights = model.scored_steps = "last"
     training.log_interval = 71
     training.figure_interval = 10
     _vary(name, data, model, training)

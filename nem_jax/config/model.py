@@ -32,6 +32,7 @@ def build_model(config: ConfigDict) -> NEM:
         integer(config, f"model.{name}", 1)
     integer(config, "model.lookahead", 0, 1)
     choice(config, "model.step_weights", STEP_WEIGHTS)
+    choice(config, "model.scored_steps", STEP_WEIGHTS)
     number(config, "model.epsilon", 0.0, 1.0)
     number(config, "model.inter_weight", 0.0)
     choice(config, "model.precision", PRECISIONS)
@@ -52,6 +53,7 @@ def build_model(config: ConfigDict) -> NEM:
         gradient_gamma=model.gradient_gamma,
         epsilon=float(model.epsilon),
         step_weights=model.step_weights,
+        scored_steps=model.scored_steps,
         inter_weight=float(model.inter_weight),
         scan_unroll=training.scan_unroll,
         remat=training.remat,

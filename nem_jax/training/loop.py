@@ -6,7 +6,7 @@ Everything is of S seeds at once: states, keys, losses and scores have a leading
 import functools
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -92,7 +92,9 @@ def train(training: Training, path: Path, params: Params | None = None, stop_now
         FloatingPointError: a step's loss or gradient is not finite; the last checkpoint stays.
     """
     with Checkpoints(path / CHECKPOINTS) as checkpoints:
-        state = restore_or_create(training, checkpoints, params)
+        state = create(training, params)
+        if checkpoints.latest_step() is not None:
+            state = checkpoints.restore(state)
         writer = Logs if is_main() else NoLogs
         with writer(path, int(fetch(state.step).max()), training.experiment.seeds) as logs:
             while not (stop_now or training.finished(state).all()):
@@ -112,19 +114,17 @@ def train(training: Training, path: Path, params: Params | None = None, stop_now
     return state
 
 
-def restore_or_create(training: Training, checkpoints: Checkpoints, params: Params | None = None) -> TrainState:
-    """The newest checkpoint, or a fresh state, from `params` if they are given."""
-    create = functools.partial(create_states, training.experiment.model, training.experiment.training.optimiser)
+def create(training: Training, params: Params | None = None) -> TrainState:
+    """A fresh state of each seed, `[S]`, on the run's devices; it begins with `params`, `[S]`, if they are given."""
+    fresh = functools.partial(create_states, training.experiment.model, training.experiment.training.optimiser)
     of_seeds = NamedSharding(training.mesh, PartitionSpec(SEED))
-    keys, params = place((training.keys, params), training.mesh, SEED)
-    state = jax.jit(create, out_shardings=of_seeds)(keys, params)
-    return state if checkpoints.latest_step() is None else checkpoints.restore(state)
+    return jax.jit(fresh, out_shardings=of_seeds)(*place((training.keys, params), training.mesh, SEED))
 
 
 def restore_best(experiment: Experiment, path: Path) -> tuple[Params, np.ndarray]:
     """The best weights of each seed, and their validation losses, in the newest checkpoint of one stage, in `path`."""
-    create = functools.partial(create_states, experiment.model, experiment.training.optimiser)
-    shapes = jax.eval_shape(create, jax.eval_shape(lambda: make_seed_keys(experiment.seeds)))
+    fresh = functools.partial(create_states, experiment.model, experiment.training.optimiser)
+    shapes = jax.eval_shape(fresh, jax.eval_shape(lambda: make_seed_keys(experiment.seeds)))
     everywhere = NamedSharding(make_mesh(), PartitionSpec())
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), shapes)
     with Checkpoints(path / CHECKPOINTS, read_only=True) as checkpoints:
@@ -174,25 +174,28 @@ def take_steps(
 
     Returns the state and each seed's summed (total, intra, inter) losses, `[3, S]`.
     """
-    num_seeds, num_steps, batch_size = batches.shape
-    shape = (num_seeds, training.experiment.training.log_interval, batch_size)
-    padded = np.zeros(shape, batches.dtype)  # one shape, one compilation
-    padded[:, :num_steps] = batches
-    mesh, split = training.mesh, training.dataset.splits["training"]
-    source = place(split.fetch(padded), mesh)
-    steps = np.where(active, num_steps, 0).astype(np.int32)
-    state, keys, steps = place((state, training.keys.train, steps), mesh, SEED)
-    padded = place(padded, mesh, SEED, None, DATA)
-    state, progress = train_steps(training.program, state, keys, source, padded, steps)
+    state, progress = train_steps(*step_arguments(training, state, batches, active))
     progress = fetch(progress)
     if not progress.finite.all():
         index = int(np.flatnonzero(~progress.finite)[0])
-        seed = f" of seed {training.experiment.seeds[index]}" if num_seeds > 1 else ""
+        seed = f" of seed {training.experiment.seeds[index]}" if len(active) > 1 else ""
         raise FloatingPointError(
             f"step {int(fetch(state.step)[index]) + 1}{seed}: the loss or its gradient is not finite; "
             "the last checkpoint is kept"
         )
     return state, np.stack(progress.loss)
+
+
+def step_arguments(training: Training, state: TrainState, batches: np.ndarray, active: np.ndarray) -> tuple[Any, ...]:
+    """Those of `train_steps`, laid on the run's devices, batches filled up: one shape, one compilation."""
+    num_seeds, num_steps, batch_size = batches.shape
+    padded = np.zeros((num_seeds, training.experiment.training.log_interval, batch_size), batches.dtype)
+    padded[:, :num_steps] = batches
+    mesh, split = training.mesh, training.dataset.splits["training"]
+    steps = np.where(active, num_steps, 0).astype(np.int32)
+    state, keys, steps = place((state, training.keys.train, steps), mesh, SEED)
+    source, padded = place(split.fetch(padded), mesh), place(padded, mesh, SEED, None, DATA)
+    return training.program, state, keys, source, padded, steps
 
 
 def validate(training: Training, params: Params, active: np.ndarray) -> dict[str, np.ndarray]:

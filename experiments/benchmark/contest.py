@@ -20,8 +20,6 @@ from typing import NamedTuple
 
 import jax
 
-jax.config.update("jax_platforms", "cpu")
-
 OURS = "nem_jax"
 TORCH_MISSING = (
     "This benchmark needs PyTorch, which nem_jax does not install; install its CPU build by hand into this environment "
@@ -46,14 +44,14 @@ class Memory(NamedTuple):
 class Contest:
     """Attributes:
 
-    file: the benchmark, which a process for each contestant runs as `python file *arguments contestant`.
+    module: of the benchmark, which a process for each contestant runs as `python -m module *arguments contestant`.
     build: the contestants by name.
     steps_per_turn, num_rounds: how long.
     batch_size: examples in a step.
     arguments: of the benchmark's own.
     """
 
-    file: str
+    module: str
     build: dict[str, Callable[[], Run]]
     steps_per_turn: int
     num_rounds: int
@@ -75,7 +73,7 @@ class Contest:
 
     def memory(self) -> dict[str, Memory]:
         """Of each contestant, in a process of its own."""
-        command = [sys.executable, self.file, *self.arguments]
+        command = [sys.executable, "-m", self.module, *self.arguments]
         output = {
             name: subprocess.run([*command, name], check=True, capture_output=True, text=True).stdout
             for name in self.build
@@ -137,6 +135,7 @@ def run_as_script(contest: Contest, difference: Callable[[], float], name: str |
     """The table, or with the name of a contestant its memory as JSON."""
     if find_spec("torch") is None:
         sys.exit(TORCH_MISSING)
+    jax.config.update("jax_platforms", "cpu")
     if name is not None:
         print(json.dumps(contest.measure_memory(name)))
         return

@@ -1,7 +1,7 @@
 """The training step of the convolutional RNN-EM (B = 64, T = 20), flying shapes and MNIST, against PyTorch on the CPU.
 
-    python tests/benchmarks/bench_conv_train_step.py flying_shapes      a table; or flying_mnist
-    python -m pytest tests/benchmarks -m benchmark -s                   both, with their bounds checked
+    python -m experiments.benchmark.convolutional flying_shapes      a table; or flying_mnist
+    python -m pytest tests/benchmarks -m benchmark -s                both, with their bounds checked
 
 Ours is what training runs: `train_steps`, which draws its sequences, noise and initial gamma. PyTorch's is
 `torch_conv_rnn_em.ConvRNNEM` with backward and Adam on ready-made sequences: eager, with channels last, with its cell
@@ -11,25 +11,23 @@ compiled. First both must give the same loss and gradients.
 import functools
 import importlib
 import sys
-from importlib.util import find_spec
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
-from contest import OURS, TORCH_MISSING, Contest, Run, memory_ratio, run_as_script, time_ratio, torch_threads
 
+from experiments.benchmark.contest import OURS, Contest, Run, run_as_script, torch_threads
 from nem_jax.config import Experiment, build_experiment
 from nem_jax.em import init_state
 from nem_jax.model import target_frames, to_frames
 from nem_jax.networks.convolution import COMPILER_OPTIONS
-from nem_jax.training.seeds import create_states, make_seed_keys
+from nem_jax.training import loop
+from nem_jax.training.loop import Training
 from nem_jax.training.state import make_keys
-from nem_jax.training.step import Program, batch_loss, train_steps
+from nem_jax.training.step import batch_loss
 
-MAX_TIME_RATIO, MAX_MEMORY_RATIO = 0.5, 1 / 3
-MAX_DIFFERENCE = 1e-4
 CONFIGS = {"flying_shapes": "rnn_em_3_3", "flying_mnist": "direct"}
 
 
@@ -46,25 +44,21 @@ def _experiment(name: str) -> Experiment:
 
 
 def _build_ours(name: str) -> Run:
-    experiment = _experiment(name)
-    dataset, keys = experiment.load_data(), make_seed_keys(range(1))
-    source = dataset.splits["training"].source
-    batches = jnp.arange(experiment.training.batch_size)[None, None]
-    model, optimiser = experiment.model, experiment.training.optimiser
-    state = create_states(model, optimiser, keys)
-    program = Program(model, optimiser, dataset.sample, "sequence")
+    training = Training.of(_experiment(name))
+    batch_size = training.experiment.training.batch_size
+    batches = np.arange(batch_size)[None, None]
+    state = loop.create(training)
 
     def run() -> None:
         nonlocal state
-        state, _ = train_steps(program, state, keys.train, source, batches, jnp.array([1]))
-        jax.block_until_ready(state)
+        state, _ = loop.take_steps(training, state, batches, np.array([True]))
 
     return run
 
 
 def _torch_model(name: str) -> Any:
     """The PyTorch model of the configuration that ours is built from."""
-    from torch_conv_rnn_em import ConvRNNEM
+    from experiments.benchmark.torch_conv_rnn_em import ConvRNNEM
 
     torch_threads()
     model, size = _config(name).model, _config(name).data.image_size
@@ -74,7 +68,8 @@ def _torch_model(name: str) -> Any:
 
 def _build_torch(name: str, channels_last: bool = False, compiled: bool = False) -> Run:
     import torch
-    from torch_conv_rnn_em import make_train_step
+
+    from experiments.benchmark.torch_conv_rnn_em import make_train_step
 
     config, model = _config(name), _torch_model(name)
     if channels_last:
@@ -87,14 +82,16 @@ def _build_torch(name: str, channels_last: bool = False, compiled: bool = False)
     return lambda: train_step(x_noisy, x)
 
 
-def _contest(name: str) -> Contest:
-    build = {
+def contest(name: str) -> Contest:
+    build: dict[str, Callable[[], Run]] = {
         OURS: functools.partial(_build_ours, name),
         "PyTorch, eager": functools.partial(_build_torch, name),
         "PyTorch, channels last": functools.partial(_build_torch, name, channels_last=True),
         "PyTorch, compiled cell": functools.partial(_build_torch, name, compiled=True),
     }
-    return Contest(__file__, build, steps_per_turn=1, num_rounds=5, batch_size=64, arguments=(name,))
+    return Contest(
+        "experiments.benchmark.convolutional", build, steps_per_turn=1, num_rounds=5, batch_size=64, arguments=(name,)
+    )
 
 
 def as_torch(params: dict[str, Any], side: int) -> dict[str, np.ndarray]:
@@ -151,7 +148,7 @@ def largest_difference(name: str) -> float:
     loss_and_grads = jax.jit(
         jax.value_and_grad(batch_loss, argnums=1, has_aux=True), static_argnums=0, compiler_options=COMPILER_OPTIONS
     )
-    (loss, _), grads = loss_and_grads(model, params, keys.train, x)
+    (loss, _), grads = loss_and_grads(model, params, jax.random.split(keys.train, index.size), x.x)
 
     torch_model = _torch_model(name)
     side = config.data.image_size // 2 ** len(config.model.features)
@@ -168,21 +165,8 @@ def largest_difference(name: str) -> float:
     return max(np.max(np.abs(a - b)) / np.max(np.abs(b)) for a, b in pairs)
 
 
-@pytest.mark.benchmark
-@pytest.mark.parametrize("name", CONFIGS)
-def test_a_step_takes_less_time_and_memory_than_pytorch(name):
-    if find_spec("torch") is None:
-        pytest.skip(TORCH_MISSING)
-    assert largest_difference(name) < MAX_DIFFERENCE
-    contest = _contest(name)
-    times, memories = contest.step_times(), contest.memory()
-    print("\n" + contest.report(times, memories))
-    assert time_ratio(times) <= MAX_TIME_RATIO
-    assert memory_ratio(memories) <= MAX_MEMORY_RATIO
-
-
 if __name__ == "__main__":
     experiment = sys.argv[1] if len(sys.argv) > 1 else "flying_shapes"
     if experiment not in CONFIGS:
         sys.exit(f"the experiment must be one of {', '.join(CONFIGS)}, got {experiment!r}")
-    run_as_script(_contest(experiment), functools.partial(largest_difference, experiment), *sys.argv[2:])
+    run_as_script(contest(experiment), functools.partial(largest_difference, experiment), *sys.argv[2:])

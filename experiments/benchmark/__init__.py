@@ -1,0 +1,1 @@
+"""How fast the papers' models train, on any device, and against PyTorch: `python -m experiments.benchmark`."""

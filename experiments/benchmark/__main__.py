@@ -1,0 +1,150 @@
+"""How fast the papers' models train here: step time, FLOP, share of the matmul peak, memory, growth, seeds, PyTorch.
+
+    python -m experiments.benchmark                     all of it: a table, a json and a picture; half an hour on a CPU
+    python -m experiments.benchmark --parts=models      or `growth`, `remat`, `seeds`, `pytorch`, several with commas
+    python -m experiments.benchmark --profile=DIR       a trace of RNN-EM's step for TensorBoard or Perfetto, no more
+
+Nothing else should run on the machine. PyTorch is compared with on the CPU, where it is installed.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict
+
+from experiments import figure
+from experiments.benchmark import convolutional, dense
+from experiments.benchmark.measure import flop_per_example, growth, matmul_peak, training_step
+from experiments.flying_mnist.config import get_config as flying_mnist
+from experiments.flying_shapes.config import get_config as flying_shapes
+from experiments.static_shapes.config import get_config as static_shapes
+from nem_jax import charts
+from nem_jax.launch import launch
+
+PARTS = ("models", "growth", "remat", "seeds", "pytorch")
+
+_PARTS = flags.DEFINE_list("parts", list(PARTS), f"what is measured: some of {', '.join(PARTS)}")
+_PROFILE = flags.DEFINE_string("profile", None, "write a trace of RNN-EM's training step to this directory, and end")
+
+VARIED = {
+    "K": ("model.num_components", [2, 4, 8]),
+    "T": ("model.num_steps", [8, 15, 30]),
+    "batch": ("training.batch_size", [32, 64, 128]),
+}
+LONG = [20, 50, 200]
+"""T of the table of what `training.remat` saves."""
+
+
+def models() -> dict[str, ConfigDict]:
+    """The papers' models at their sizes."""
+    mnist = flying_mnist("direct")
+    mnist.data.digits = "sklearn"  # a step takes as long with them, and they are always there
+    return {
+        "RNN-EM, static shapes": static_shapes("rnn_em"),
+        "N-EM, static shapes": static_shapes("n_em"),
+        "RNN-EM, flying shapes": flying_shapes("rnn_em_3_3"),
+        "RNN-EM, flying MNIST": mnist,
+    }
+
+
+def measure() -> figure.Measured:
+    """Every part that --parts names."""
+    unknown = [part for part in _PARTS.value if part not in PARTS]
+    if unknown or not _PARTS.value:
+        raise ValueError(f"--parts must be some of {', '.join(PARTS)}, got {','.join(_PARTS.value)!r}")
+    measured = {
+        "models": _measure_models,
+        "growth": lambda: growth(static_shapes("rnn_em"), VARIED, print),
+        "remat": _measure_remat,
+        "seeds": _measure_seeds,
+        "pytorch": _measure_pytorch,
+    }
+    return {part: measured[part]() for part in _PARTS.value}, {}
+
+
+def _measure_models() -> dict[str, Any]:
+    peak = matmul_peak()
+    print(f"matmul peak {peak / 1e9:.0f} GFLOP/s")
+    found = {}
+    for name, config in models().items():
+        step, flop = training_step(config), flop_per_example(config)
+        share = flop * step["examples_per_second"] / peak
+        found[name] = {**step, "flop_per_example": flop, "share_of_peak": share}
+        print(
+            f"{name}: {step['ms']:.1f} ms/step, {step['examples_per_second']:.0f} examples/s, "
+            f"{flop / 1e6:.0f} MFLOP/example, {share:.0%} of peak, {step['megabytes']:.0f} MB, "
+            f"compiled in {step['compile_seconds']:.1f} s"
+        )
+    return {"matmul_peak": peak, "steps": found}
+
+
+def _measure_remat() -> dict[str, Any]:
+    found = {}
+    for remat in ("none", "elementwise", "all"):
+        config = static_shapes("rnn_em")
+        config.training.remat, config.training.scan_unroll = remat, 1
+        print(f"remat {remat}")
+        found[remat] = growth(config, {"T": ("model.num_steps", LONG)}, print)["T"]
+    return found
+
+
+def _measure_seeds() -> dict[str, Any]:
+    config = static_shapes("rnn_em")
+    found = {"one": training_step(config)["ms"]}
+    for mapping in ("sequence", "vmap"):
+        config.num_seeds, config.training.seed_mapping = 5, mapping
+        found[mapping] = training_step(config)["ms"]
+        print(f"five seeds, {mapping}: {found[mapping] / found['one']:.2f} times one")
+    return found
+
+
+def _measure_pytorch() -> dict[str, Any] | None:
+    if find_spec("torch") is None or jax.default_backend() != "cpu":
+        print("PyTorch is not installed, or this is no CPU: not compared")
+        return None
+    found = {}
+    for name in ("static_shapes", "flying_shapes", "flying_mnist"):
+        contest = dense.CONTEST if name == "static_shapes" else convolutional.contest(name)
+        times, memories = contest.step_times(), contest.memory()
+        print(f"{name}\n{contest.report(times, memories)}")
+        found[name] = {
+            who: {"ms": float(np.median(values)), "min_ms": min(values), **memories[who]._asdict()}
+            for who, values in times.items()
+        }
+    return found
+
+
+def draw(record: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> None:
+    """How a step of RNN-EM grows: time over K, T and batch, relative to the smallest."""
+    del arrays
+    if "growth" not in record:
+        return
+    curves = {
+        label: (np.divide(found["values"], found["values"][0]), np.divide(found["ms"], found["ms"][0]))
+        for label, found in record["growth"].items()
+    }
+    charts.growth(curves, "times the smallest", "times its step time").savefig(figure.beside(path))
+    print(f"picture: {figure.beside(path)}")
+
+
+def profile(directory: str) -> None:
+    """A trace of some steps of RNN-EM on static shapes."""
+    with jax.profiler.trace(directory):
+        training_step(static_shapes("rnn_em"))
+    print(f"trace: {directory}")
+
+
+def main() -> None:
+    """What the flags name."""
+    if _PROFILE.value is not None:
+        profile(_PROFILE.value)
+    else:
+        figure.produce(figure.HERE / "benchmark" / "results" / "cpu", measure, draw)
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,37 @@
+"""What `experiments.benchmark` measures, on a small model; times themselves are not asserted."""
+
+import pytest
+
+from experiments.benchmark import measure
+from experiments.static_shapes.config import get_config
+
+
+@pytest.fixture
+def config(monkeypatch):
+    monkeypatch.setattr(measure, "TURN_SECONDS", 0.01)
+    monkeypatch.setattr(measure, "NUM_TURNS", 3)
+    small = get_config("smoke")
+    small.training.batch_size = 8
+    return small
+
+
+def test_the_work_of_an_example_is_that_of_its_matrix_products(config):
+    """RNN-EM: three products a step and component, each again for both gradients, 2 FLOP per weight; and some noise."""
+    pixels, hidden = 28 * 28, config.model.hidden_size
+    weights = pixels * hidden + hidden * hidden + hidden * pixels
+    for num_steps in (3, 6):
+        config.model.num_steps = num_steps
+        products = 3 * 2 * weights * config.model.num_components * num_steps
+        assert products < measure.flop_per_example(config) < 1.4 * products
+
+
+def test_a_step_is_timed_and_its_memory_grows_with_k(config):
+    told = []
+    found = measure.growth(config, {"K": ("model.num_components", [2, 8])}, told.append)["K"]
+    assert [line.split(":")[0] for line in told] == ["K = 2", "K = 8"]
+    assert min(found["ms"]) > 0
+    assert 2 < found["megabytes"][1] / found["megabytes"][0] < 6
+    config.num_seeds = 2
+    step = measure.training_step(config)
+    assert step["examples_per_second"] == pytest.approx(2 * 8 / (step["ms"] / 1e3))
+    assert step["compile_seconds"] > 0
