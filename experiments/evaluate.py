@@ -30,6 +30,7 @@ _NUM_COMPONENTS = flags.DEFINE_integer("num_components", None, "K, if not the tr
 _NUM_OBJECTS = flags.DEFINE_integer("num_objects", None, "objects per example, if not the trained", lower_bound=1)
 _GENERATOR = flags.DEFINE_string("generator", None, "the data, if not the trained: see config.data.generator")
 _GAMMA_DRAWS = flags.DEFINE_integer("gamma_draws", 1, "repeat with so many initial gammas and noises", lower_bound=1)
+_KEEP_BEST_OF = flags.DEFINE_integer("keep_best_of", None, "initial gammas, of which the likeliest result is scored")
 _CLEAN = flags.DEFINE_boolean("clean", False, "no input noise (the default is the training's, as in the original)")
 
 
@@ -43,6 +44,7 @@ def main() -> None:
         **flag_fields(),
         "model.num_components": _NUM_COMPONENTS.value,
         "model.num_steps": NUM_STEPS.value,
+        "model.num_draws": _KEEP_BEST_OF.value,
         "data.num_objects": _NUM_OBJECTS.value,
         "data.generator": _GENERATOR.value,
     }

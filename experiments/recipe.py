@@ -58,6 +58,7 @@ def _model() -> ConfigDict:
     model.step_weights = "all"  # a loss at each EM step, or at the 'last'
     model.scored_steps = "all"  # AMI and ARI after each EM step, or after the 'last'
     model.inter_weight = 1.0
+    model.num_draws = 1  # initial gammas of an evaluation, of which the likeliest result is kept
     model.precision = "default"  # of the cell: 'highest' (float32), 'default' (TF32 on GPU), 'bfloat16'
     return model
 

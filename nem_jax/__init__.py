@@ -38,7 +38,7 @@ from nem_jax.losses import (
     trajectory_loss,
 )
 from nem_jax.metrics import Scores, ami, ari, confidence, segmentation_scores
-from nem_jax.model import NEM, example_loss, infer
+from nem_jax.model import NEM, example_loss, infer, infer_likeliest
 from nem_jax.pretrained import load_pretrained
 from nem_jax.rollout import rollout, rollout_losses
 from nem_jax.types import Cell, EMState, Example, Objects, Trajectory
@@ -58,5 +58,5 @@ __all__ = [  # noqa: RUF022 - by subject
     # data
     "flying_mnist", "flying_shapes", "load_hdf5", "load_mnist", "load_sklearn_digits", "static_shapes", "write_hdf5",
     # a whole model
-    "NEM", "example_loss", "infer", "load_pretrained", "rollout", "rollout_losses",
+    "NEM", "example_loss", "infer", "infer_likeliest", "load_pretrained", "rollout", "rollout_losses",
 ]  # fmt: skip

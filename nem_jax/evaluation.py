@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from nem_jax import devices, losses, metrics
 from nem_jax.data.split import Dataset, Split
-from nem_jax.model import NEM, infer, objective, target_frames
+from nem_jax.model import NEM, infer_likeliest, objective, target_frames
 from nem_jax.networks.convolution import COMPILER_OPTIONS
 from nem_jax.rollout import Rollout, rollout, rollout_losses
 from nem_jax.types import Example, Params, PRNGKey
@@ -39,7 +39,7 @@ class Evaluation(NamedTuple):
 
 def evaluate_example(model: NEM, params: Params, key: PRNGKey, example: Example, num_groups: int) -> Evaluation:
     """Loss and scores of one example."""
-    trajectory, _ = infer(model, params, key, example.x)
+    trajectory, _ = infer_likeliest(model, params, key, example.x)
     targets, groups = target_frames(model, example.x), target_frames(model, example.groups)
     loss = objective(model, trajectory, example.x)
     upper_bound = losses.loss_upper_bound(targets[-1], trajectory.psi[-1], model.pixel_dist)
@@ -141,7 +141,7 @@ def examine_batch(
 
     def one(index: jax.Array) -> Examined:
         example = sample(source, index)
-        trajectory, x_noisy = infer(model, params, jax.random.fold_in(key, index), example.x)
+        trajectory, x_noisy = infer_likeliest(model, params, jax.random.fold_in(key, index), example.x)
         x, groups = (target_frames(model, frames) for frames in (example.x, example.groups))
         return Examined(x, x_noisy, groups, trajectory.gamma, trajectory.psi)
 
@@ -182,5 +182,6 @@ def describe_protocol(model: NEM, dataset: Dataset, split: str, noise: str, gamm
         "input_noise": noise,
         "scored_pixels": "exactly one object: background and overlaps are ignored",
         "scored_steps": {"last": "the last", "all": "mean over all, and the last"}[model.scored_steps],
+        "kept_draws": f"the likeliest of {model.num_draws}",
         "gamma_draws": gamma_draws,
     }

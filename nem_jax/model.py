@@ -39,6 +39,7 @@ class NEM:
         step_weights: which steps carry a loss: 'last' or 'all', see `losses.step_weights`.
         scored_steps: after which steps the grouping is scored, likewise; the papers' static images: 'last'.
         inter_weight: weight of the inter-cluster loss.
+        num_draws: initial gammas that `infer_likeliest` tries; training draws one.
         scan_unroll: EM steps per loop body; None lays out all of them, which is fastest on CPU.
         remat: what the backward pass computes again, see `unroll.REMAT`.
     """
@@ -56,6 +57,7 @@ class NEM:
     step_weights: str = "last"
     scored_steps: str = "last"
     inter_weight: float = 1.0
+    num_draws: int = 1
     scan_unroll: int | None = None
     remat: str = "none"
 
@@ -109,6 +111,22 @@ def infer(model: NEM, params: Params, key: PRNGKey, x: Float[Array, "F H W C"]) 
     scan_unroll = model.scan_unroll or model.num_steps
     targets = target_frames(model, x)
     return unroll(step, state, x_noisy, targets, scan_unroll=scan_unroll, remat=model.remat), x_noisy
+
+
+def infer_likeliest(
+    model: NEM, params: Params, key: PRNGKey, x: Float[Array, "F H W C"]
+) -> tuple[Trajectory, jax.Array]:
+    """`infer` from `model.num_draws` initial gammas, each with its own noise; the one that explains x best is kept.
+
+    That is the lowest `losses.loss_upper_bound` after the last step, which knows neither gamma nor true groups. One draw
+    is `infer` itself.
+    """
+    if model.num_draws == 1:
+        return infer(model, params, key, x)
+    found = jax.vmap(lambda key: infer(model, params, key, x))(jax.random.split(key, model.num_draws))
+    target = target_frames(model, x)[-1]
+    cost = jax.vmap(lambda psi: losses.loss_upper_bound(target, psi, model.pixel_dist))(found[0].psi[:, -1])
+    return jax.tree.map(lambda leaf: leaf[jnp.argmin(cost)], found)
 
 
 def objective(model: NEM, trajectory: Trajectory, x: Float[Array, "F H W C"]) -> losses.StepLoss:

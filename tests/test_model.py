@@ -163,6 +163,20 @@ def test_options_of_the_model_reach_the_em_step(params, x):
     assert np.max(np.abs(gradient(CLEAN) - gradient(dataclasses.replace(CLEAN, gradient_gamma=False)))) > 1e-3
 
 
+def test_the_likeliest_of_several_draws_is_kept(params, x):
+    """Each draw is what `infer` makes of its key, and the psi of the kept one explains the last frame best."""
+    several = dataclasses.replace(NEM, num_draws=5)
+    kept, x_noisy = jax.jit(model.infer_likeliest, static_argnums=0)(several, params, KEY, x)
+    draws = [infer_with_input(NEM, params, key, x) for key in jax.random.split(KEY, 5)]
+    costs = [losses.loss_upper_bound(x[NUM_STEPS], drawn.psi[-1], NEM.pixel_dist) for drawn, _ in draws]
+    assert len({float(cost) for cost in costs}) == 5
+    expected, expected_input = draws[int(np.argmin(costs))]
+    np.testing.assert_allclose(kept.gamma, expected.gamma, rtol=1e-5)
+    np.testing.assert_array_equal(x_noisy, expected_input)
+    one, _ = model.infer_likeliest(NEM, params, KEY, x)
+    np.testing.assert_allclose(one.psi, infer(NEM, params, KEY, x).psi, rtol=1e-5)
+
+
 def test_a_vmapped_batch_equals_single_calls_and_has_its_own_draws(params, x):
     keys = jax.random.split(KEY, 3)
     batch = jax.jit(jax.vmap(functools.partial(model.example_loss, NEM), in_axes=(None, 0, None)))(params, keys, x)

@@ -28,7 +28,7 @@ STEP_SIZE_INITS = {"positive": cells.positive_step_size, "original": cells.origi
 def build_model(config: ConfigDict) -> NEM:
     """Check `config.model` and make its record."""
     model, training = config.model, config.training
-    for name in ("hidden_size", "num_components", "num_steps"):
+    for name in ("hidden_size", "num_components", "num_steps", "num_draws"):
         integer(config, f"model.{name}", 1)
     integer(config, "model.lookahead", 0, 1)
     choice(config, "model.step_weights", STEP_WEIGHTS)
@@ -55,6 +55,7 @@ def build_model(config: ConfigDict) -> NEM:
         step_weights=model.step_weights,
         scored_steps=model.scored_steps,
         inter_weight=float(model.inter_weight),
+        num_draws=model.num_draws,
         scan_unroll=training.scan_unroll,
         remat=training.remat,
     )
