@@ -118,8 +118,8 @@ def infer_likeliest(
 ) -> tuple[Trajectory, jax.Array]:
     """`infer` from `model.num_draws` initial gammas, each with its own noise; the one that explains x best is kept.
 
-    That is the lowest `losses.loss_upper_bound` after the last step, which knows neither gamma nor true groups. One draw
-    is `infer` itself.
+    That is the lowest `losses.loss_upper_bound` after the last step, which knows neither gamma nor true groups. One
+    draw is `infer` itself.
     """
     if model.num_draws == 1:
         return infer(model, params, key, x)

@@ -40,11 +40,13 @@ QUICKLY_COMPILED = STRICT_DTYPES - {"test_golden", "test_metrics"} | {
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _compilation_cache(tmp_path_factory):
-    """Many tests run the same small programs; a cached one computes the same numbers."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compilation_cache")))
+def compilation_cache(tmp_path_factory):
+    """Many tests and processes run the same small programs; a cached one computes the same numbers."""
+    directory = str(tmp_path_factory.mktemp("compilation_cache"))
+    jax.config.update("jax_compilation_cache_dir", directory)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    return directory
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -78,17 +80,16 @@ def _dtype_promotion(request):
         yield
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory):
+@pytest.fixture(scope="session")
+def environment(compilation_cache):
     """Every process compiles quickly, and finds what another one compiled: half of the time."""
-    cache = tmp_path_factory.mktemp("compilation_cache")
     options = {"MIN_COMPILE_TIME_SECS": "0", "MIN_ENTRY_SIZE_BYTES": "-1"}
     persistent = {f"JAX_PERSISTENT_CACHE_{name}": value for name, value in options.items()}
-    quickly = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_COMPILATION_CACHE_DIR": str(cache)}
+    quickly = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_COMPILATION_CACHE_DIR": compilation_cache}
     return {**os.environ, **quickly, **persistent}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def launch(environment):
     """`launch(module, *arguments)` runs `python -m module` to its end."""
 
