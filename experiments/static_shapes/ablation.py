@@ -1,0 +1,68 @@
+"""What each departure of `rnn_em_best` from the paper's recipe brings: each taken back alone.
+
+    python -m experiments.static_shapes.ablation --directory=runs/ablation
+
+Runs that are finished are kept, interrupted ones resume: call it again until it is through.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import figure
+from experiments.static_shapes.config import PAPERS_CHOICES, get_config
+from experiments.trained import DIRECTORY
+from nem_jax import charts
+from nem_jax.config import build_experiment
+from nem_jax.launch import launch
+from nem_jax.training.run import run
+from nem_jax.training.workdir import CONFIG, RESULT, check_same, read_result
+
+WHOLE = "rnn_em_best"
+
+
+def variants() -> dict[str, ConfigDict]:
+    """`rnn_em_best`, and it without each of its departures, by what is different."""
+    table = {WHOLE: get_config(WHOLE)}
+    for field, value in PAPERS_CHOICES.items():
+        section, name = field.split(".")
+        changed = get_config(WHOLE)
+        changed[section][name] = value
+        table[f"{name} {value}"] = changed
+    return table
+
+
+def measure() -> figure.Measured:
+    """Train what is missing, and read the scores of all."""
+    planned = {label: (Path(DIRECTORY.value) / label.replace(" ", "_"), config) for label, config in variants().items()}
+    for workdir, config in planned.values():
+        build_experiment(config)
+        if (workdir / CONFIG).exists():
+            check_same(workdir, config)
+    found: dict[str, Any] = {}
+    for label, (workdir, config) in planned.items():
+        result = read_result(workdir) if (workdir / RESULT).exists() else run(config, str(workdir))
+        found[label] = {
+            "ami_max": result["scores"]["ami_max_mean"],
+            "ami_arithmetic": result["scores"]["ami_arithmetic_mean"],
+            "loss": result["scores"]["total"],
+            "epochs": [seed["epochs"] for seed in result["runs"]],
+            "seeds": [seed["seed"] for seed in result["runs"]],
+            "hardware": result["hardware"],
+        }
+        print(f"{label}: AMI (max) {found[label]['ami_max']['mean']:.4f}")
+    return {"scores": found, "config": get_config(WHOLE).to_dict()}, {}
+
+
+def draw(record: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> None:
+    """One bar each."""
+    del arrays
+    entries = [(scores["ami_max"]["mean"], None) for scores in record["scores"].values()]
+    charts.bars(list(record["scores"]), {"AMI (max)": entries}, "AMI").savefig(figure.beside(path))
+    print(f"picture: {figure.beside(path)}")
+
+
+if __name__ == "__main__":
+    launch(lambda: figure.produce(figure.results("static_shapes", "ablation"), measure, draw))
