@@ -30,5 +30,5 @@ def _main() -> None:
         hosts.connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _TIMEOUT.value)
     elif _DISTRIBUTED.value or (_DISTRIBUTED.value is None and hosts.launcher()):
         hosts.connect_by_launcher()
-    with hosts.ending_with_the_others():
+    with hosts.ending_together():
         run(_CONFIG.value, _WORKDIR.value, _STOP_NOW.value)

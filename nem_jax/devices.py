@@ -5,9 +5,10 @@ each takes its part of the batch, and they add up their gradients once per step.
 same program on the same inputs, and process 0 alone writes.
 """
 
+import hashlib
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 SEED, DATA = "seed", "data"
-_MAX_SENTENCE = 4096
+_MAX_BYTES = 4096
+
+Result = TypeVar("Result")
 
 
 def available() -> list[jax.Device]:
@@ -50,7 +53,8 @@ def training_mesh(num_seeds: int, batch_size: int, num_microbatches: int, seed_d
     if batch_size % (along_data * num_microbatches):
         raise ValueError(
             f"training.batch_size must be a multiple of {along_data * num_microbatches}, got {batch_size}: "
-            f"{along_data} of {count} devices share it, each in training.num_microbatches = {num_microbatches} parts"
+            f"{along_data} of {count} devices share it, each in training.num_microbatches = {num_microbatches} parts "
+            "(JAX can be shown fewer devices, with CUDA_VISIBLE_DEVICES for instance)"
         )
     return make_mesh(along_seed)
 
@@ -64,13 +68,14 @@ def place(tree: Any, mesh: Mesh, *axes: str | tuple[str, ...] | None) -> Any:
             return jax.device_put(leaf, sharding)
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):  # JAX does not send these to other processes
             return jax.random.wrap_key_data(put(jax.random.key_data(leaf)))
-        return jax.device_put(np.asarray(leaf), sharding)
+        here = np.asarray(leaf)
+        return jax.make_array_from_callback(here.shape, sharding, lambda part: here[part])
 
     return jax.tree.map(put, tree)
 
 
 def fetch(tree: Any) -> Any:
-    """Whole arrays in the memory of every process, as NumPy's."""
+    """Whole arrays in the memory of every process, as NumPy's. All processes must call it."""
 
     def get(leaf: Any) -> np.ndarray:
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
@@ -85,24 +90,53 @@ def is_main() -> bool:
     return jax.process_index() == 0
 
 
-def on_main(action: Callable[[], object]) -> None:
-    """Call `action` on process 0 alone, while the others wait for it.
+def together(action: Callable[[], Result]) -> Result:
+    """`action`, called on every process; if it fails on one, all raise.
 
     Raises:
-        ValueError: on all others, if it fails on process 0, with its sentence; there, its own error.
+        ValueError: it failed elsewhere; the sentence is that of the first such process. Here: its own error.
     """
     failure: Exception | None = None
-    if is_main():
-        try:
-            action()
-        except (ValueError, OSError) as error:
-            failure = error
+    try:
+        result = action()
+    except Exception as error:
+        failure = error
     if jax.process_count() > 1:
-        sentence = np.zeros(_MAX_SENTENCE, np.uint8)
-        text = np.frombuffer(str(failure or "").encode()[:_MAX_SENTENCE], np.uint8)
-        sentence[: text.size] = text
-        told = bytes(np.asarray(multihost_utils.broadcast_one_to_all(sentence))).rstrip(b"\0").decode(errors="ignore")
-        if told and failure is None:
-            failure = ValueError(told)
+        sentence = f"{failure}" or repr(failure)
+        told = _tell_all("" if failure is None else sentence)
+        failed = next((index for index, text in enumerate(told) if text), None)
+        if failed is not None and failure is None:
+            failure = ValueError(told[failed] if failed == 0 else f"process {failed}: {told[failed]}")
     if failure is not None:
         raise failure
+    return result
+
+
+def on_main(action: Callable[[], object]) -> None:
+    """Call `action` on process 0 alone; if it fails, all raise, see `together`.
+
+    It must not touch arrays of the mesh: JAX needs all processes for them.
+    """
+    together(lambda: action() if is_main() else None)
+
+
+def check_alike(what: str, description: str) -> None:
+    """All processes were given the same.
+
+    Raises:
+        ValueError: on all of them, if one was not; `what` names it.
+    """
+    told = _tell_all(hashlib.sha256(description.encode()).hexdigest())
+    different = [index for index, digest in enumerate(told) if digest != told[0]]
+    if different:
+        raise ValueError(f"all processes must have the same {what}, but {different} differ from process 0")
+
+
+def _tell_all(text: str) -> list[str]:
+    """What each process says, at most `_MAX_BYTES` of it."""
+    if jax.process_count() == 1:
+        return [text]
+    said = np.zeros(_MAX_BYTES, np.uint8)
+    encoded = np.frombuffer(text.encode()[:_MAX_BYTES], np.uint8)
+    said[: encoded.size] = encoded
+    return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in multihost_utils.process_allgather(said)]

@@ -151,11 +151,14 @@ def examine_batch(
 def examine(
     model: NEM, params: Params, key: PRNGKey, dataset: Dataset, split: str, index: np.ndarray | None = None
 ) -> Examined:
-    """Examples number `index` of `split`, or the first `NUM_SHOWN`, at each EM step, with the draws of `evaluate`."""
+    """Examples number `index` of `split`, or the first `NUM_SHOWN`, at each EM step, with the draws of `evaluate`.
+
+    Of several processes all must call it.
+    """
     if index is None:
         index = np.arange(min(NUM_SHOWN, dataset.splits[split].size))
     source = dataset.splits[split].fetch(index)
-    return jax.device_get(examine_batch(model, params, key, dataset.sample, source, index))
+    return devices.fetch(examine_batch(model, params, key, dataset.sample, source, index))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "sample", "num_ahead"), compiler_options=COMPILER_OPTIONS)

@@ -5,7 +5,9 @@ import os
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import jax
@@ -18,25 +20,27 @@ def launcher(environ: Mapping[str, str] = os.environ) -> str | None:
     """What started this process among others, if JAX can ask it for the others; None: nothing, or it is alone."""
     if int(environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         return "Slurm"
-    if "KUBERNETES_SERVICE_HOST" in environ and "JOB_COMPLETION_INDEX" in environ:
+    if "KUBERNETES_SERVICE_HOST" in environ and "JOB_COMPLETION_INDEX" in environ and find_spec("kubernetes"):
         return "Kubernetes"
-    if "TPU_WORKER_HOSTNAMES" in environ or any(Path(device).exists() for device in _TPU_DEVICES):
+    if find_spec("libtpu") and any(Path(device).exists() for device in _TPU_DEVICES):
         return "TPU"
     return None
 
 
-def connect_by_launcher() -> None:
+def connect_by_launcher(environ: Mapping[str, str] = os.environ) -> None:
     """Join the other processes that `launcher` started.
 
     Raises:
         ValueError: there is none.
     """
-    if launcher() is None:
+    if launcher(environ) is None:
         raise ValueError(
-            "--distributed: neither Slurm, nor Kubernetes, nor a TPU host started this process: "
-            "give --coordinator, --num_processes and --process_id"
+            "--distributed: neither Slurm, nor Kubernetes (with Python's package of that name), nor a TPU host started "
+            "this process among others: give --coordinator, --num_processes and --process_id"
         )
-    jax.distributed.initialize()
+    one_a_node = environ.get("SLURM_STEP_TASKS_PER_NODE", "").startswith("1(")
+    # Under Slurm JAX gives each process one device; [] gives one that is alone on its node all that are there.
+    jax.distributed.initialize(local_device_ids=[] if one_a_node else None)
 
 
 def connect(coordinator: str, num_processes: int, process_id: int, timeout: int) -> None:
@@ -44,7 +48,7 @@ def connect(coordinator: str, num_processes: int, process_id: int, timeout: int)
 
     Args:
         coordinator: the same for all; process 0 listens there.
-        num_processes: of all hosts.
+        num_processes: of all hosts; each takes the devices that it sees.
         process_id: from 0.
         timeout: seconds to wait for the others.
 
@@ -59,21 +63,41 @@ def connect(coordinator: str, num_processes: int, process_id: int, timeout: int)
     if process_id == 0:
         _await_others(int(port), num_processes, timeout)
     else:
-        _await_main((host, int(port)), process_id, timeout)
-    jax.distributed.initialize(coordinator, num_processes, process_id, initialization_timeout=timeout)
+        _await_main((host.strip("[]"), int(port)), process_id, timeout)
+    jax.distributed.initialize(
+        coordinator,
+        num_processes,
+        process_id,
+        initialization_timeout=timeout,
+        cluster_detection_method="deactivate",
+    )
 
 
 @contextlib.contextmanager
-def ending_with_the_others() -> Iterator[None]:
-    """Where another process has ended, say so and end at once; JAX would wait minutes for it."""
+def ending_together() -> Iterator[None]:
+    """Of several processes, one that fails says why and ends at once: leaving JAX in order would wait for the others.
+
+    They notice, and end too. One process alone is left to itself.
+    """
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
+    except Exception as error:
         if jax.process_count() == 1:
             raise
-        cause = str(error).splitlines()[0]
-        print(f"error: another process ended, start all of them again to resume ({cause})", file=sys.stderr, flush=True)
+        _report(error)
+        if jax.process_index() == 0:
+            time.sleep(2)  # those that know the error as well say it before they miss process 0
         os._exit(1)
+
+
+def _report(error: Exception) -> None:
+    """In one sentence, where the error has one; a lost connection looks like any failure of a device."""
+    if isinstance(error, ValueError | OSError | FloatingPointError):
+        sentence = " ".join(str(error).split())
+    else:
+        traceback.print_exc()
+        sentence = f"{str(error).splitlines()[0]}: if another process ended, start all of them again, the run resumes"
+    print(f"error: {sentence}", file=sys.stderr, flush=True)
 
 
 def _await_others(port: int, num_processes: int, timeout: int) -> None:
@@ -90,17 +114,26 @@ def _await_others(port: int, num_processes: int, timeout: int) -> None:
             server.settimeout(max(deadline - time.monotonic(), 0.001))
             try:
                 connection = opened.enter_context(server.accept()[0])
-                connection.settimeout(_ANSWER_SECONDS)
-                told = connection.recv(16)
             except TimeoutError as error:
                 missing = sorted(set(range(1, num_processes)) - present.keys())
                 raise ValueError(f"--num_processes: processes {missing} did not come within {timeout} s") from error
-            if told.isdigit() and int(told) in present:
-                raise ValueError(f"--process_id: two processes are number {int(told)}")
+            told = _receive(connection)
             if told.isdigit() and 0 < int(told) < num_processes:
-                present[int(told)] = connection
+                present[int(told)] = connection  # one that was started again takes its own place
+            else:
+                connection.close()
         for connection in present.values():
-            connection.sendall(_GO)
+            with contextlib.suppress(OSError):
+                connection.sendall(_GO)
+
+
+def _receive(connection: socket.socket) -> bytes:
+    """What a caller says, nothing if it is silent or gone."""
+    connection.settimeout(_ANSWER_SECONDS)
+    try:
+        return connection.recv(16)
+    except OSError:
+        return b""
 
 
 def _await_main(address: tuple[str, int], process_id: int, timeout: int) -> None:
@@ -116,6 +149,5 @@ def _await_main(address: tuple[str, int], process_id: int, timeout: int) -> None
         except OSError:
             pass  # not yet
         time.sleep(0.2)
-    raise ValueError(
-        f"--coordinator: {address[0]}:{address[1]} does not answer within {timeout} s: is process 0 there?"
-    )
+    host, port = address
+    raise ValueError(f"--coordinator: {host}:{port} does not answer within {timeout} s: is process 0 running there?")

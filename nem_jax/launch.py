@@ -33,6 +33,7 @@ def launch(main: Callable[[], object]) -> None:
                 raise ValueError(f"{argv[1]!r} is no flag: flags begin with --")
             if _COMPILATION_CACHE.value is not None:
                 jax.config.update("jax_compilation_cache_dir", _COMPILATION_CACHE.value)
+                jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
             main()
 
     app.run(guarded, flags_parser=_parse)

@@ -35,3 +35,38 @@ def test_a_step_is_timed_and_its_memory_grows_with_k(config):
     step = measure.training_step(config)
     assert step["examples_per_second"] == pytest.approx(2 * 8 / (step["ms"] / 1e3))
     assert step["compile_seconds"] > 0
+
+
+@pytest.fixture
+def command(monkeypatch, config):
+    """`python -m experiments.benchmark` in this process, on the small model: its `measure` with the flags' values."""
+    from absl import flags
+
+    from experiments.benchmark import __main__ as benchmark
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    monkeypatch.setattr(benchmark, "models", lambda: {"small": config})
+    monkeypatch.setattr(benchmark, "VARIED", {"K": ("model.num_components", [2, 3])})
+    monkeypatch.setattr(benchmark, "static_shapes", lambda name: config.copy_and_resolve_references())
+    monkeypatch.setattr(measure, "_matmul_speed", lambda size: 1e9)
+    return benchmark
+
+
+def test_the_command_measures_its_parts_and_draws_growth(command, tmp_path):
+    command.flags.FLAGS.parts = ["models", "growth", "seeds"]
+    record, arrays = command.measure()
+    assert not arrays
+    step = record["models"]["steps"]["small"]
+    assert step["share_of_peak"] == pytest.approx(step["flop_per_example"] * step["examples_per_second"] / 1e9)
+    assert set(record["seeds"]) == {"one", "sequence", "vmap"}
+    command.draw(record, {}, tmp_path / "picture")
+    assert (tmp_path / "picture.png").stat().st_size > 5_000
+    command.flags.FLAGS.parts = ["speed"]
+    with pytest.raises(ValueError, match="--parts must be some of models, growth"):
+        command.measure()
+
+
+def test_a_trace_can_be_opened(command, tmp_path):
+    command.profile(str(tmp_path))
+    assert list(tmp_path.rglob("*.xplane.pb"))

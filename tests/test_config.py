@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
@@ -198,3 +199,33 @@ def test_the_recipes_are_the_papers():
             500,
         )
         assert (data.num_training, data.num_validation, data.num_test) == (50_000, 10_000, 10_000)
+
+
+def rates(**training):
+    """Adam's first step is the learning rate: how far a constant gradient moves a weight at each of 12 steps."""
+    config = get_config("smoke")
+    config.data.num_training = 8 * config.training.batch_size  # two steps an epoch at 4 times the batch
+    config.training.update({"batch_size": 4 * config.training.batch_size, "learning_rate": 0.1, **training})
+    optimiser = build_experiment(config).training.optimiser
+    state, moved = optimiser.init(jnp.zeros(1)), []
+    for _ in range(12):
+        update, state = optimiser.update(jnp.ones(1), state, jnp.zeros(1))
+        moved.append(-float(update[0]))
+    return np.array(moved)
+
+
+def test_the_learning_rate_rises_and_falls_by_epochs():
+    np.testing.assert_allclose(rates(max_epochs=6), 0.1, rtol=1e-4)
+    warmed = rates(max_epochs=6, warmup_epochs=2)
+    np.testing.assert_allclose(warmed, 0.1 * np.minimum(np.arange(12) / 4, 1), atol=1e-5)
+    falling = rates(max_epochs=6, warmup_epochs=2, decay="cosine")
+    np.testing.assert_allclose(falling[4:], 0.05 * (1 + np.cos(np.pi * np.arange(8) / 8)), atol=1e-5)
+    np.testing.assert_allclose(falling[:4], warmed[:4], atol=1e-5)
+
+
+def test_large_gradients_are_clipped_before_adam():
+    config = get_config("smoke")
+    config.training.clip_norm = 2.0
+    optimiser = build_experiment(config).training.optimiser
+    _, (_, (adam, *_)) = optimiser.update(jnp.array([30.0, 40.0]), optimiser.init(jnp.zeros(2)), jnp.zeros(2))
+    np.testing.assert_allclose(adam.mu, 0.1 * np.array([1.2, 1.6]), rtol=1e-5)

@@ -1,5 +1,6 @@
 """Several processes as one program: over loopback, with two simulated devices each."""
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -26,8 +27,9 @@ def free_port():
         return found.getsockname()[1]
 
 
-def start_two(environment, workdir):
-    """Two processes of one run in `workdir`."""
+@contextlib.contextmanager
+def start_two(environment, workdir, *arguments):
+    """Two processes of one run in `workdir`; the second has further arguments. Both are ended."""
     command = [
         *(sys.executable, "-m", "experiments.static_shapes.run"),
         "--config=experiments/static_shapes/config.py:smoke",
@@ -39,7 +41,16 @@ def start_two(environment, workdir):
     ]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     several = {**environment, "JAX_NUM_CPU_DEVICES": "2"}
-    return [subprocess.Popen([*command, f"--process_id={number}"], env=several, **pipes) for number in range(2)]
+    processes = [
+        subprocess.Popen([*command, f"--process_id={number}", *more], env=several, **pipes)
+        for number, more in enumerate([(), arguments])
+    ]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
 
 
 def records(path):
@@ -48,21 +59,23 @@ def records(path):
 
 def test_two_processes_resume_after_kill_9_of_one(environment, use_devices, tmp_path):
     """And reach the numbers of one process with as many devices."""
-    processes = start_two(environment, tmp_path / "run")
-    deadline = time.monotonic() + 120
-    while not ((tmp_path / "run" / METRICS).exists() and records(tmp_path / "run")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    processes[1].kill()
-    processes[1].communicate()
-    _, error = processes[0].communicate(timeout=60)
-    assert processes[0].returncode != 0
-    assert "start all of them again" in error
-    assert not (tmp_path / "run" / RESULT).exists()
+    with start_two(environment, tmp_path / "run") as processes:
+        deadline = time.monotonic() + 120
+        while not ((tmp_path / "run" / METRICS).exists() and len(records(tmp_path / "run")) > 1):  # one checkpoint
+            assert time.monotonic() < deadline, processes[0].poll()
+            time.sleep(0.05)
+        processes[1].kill()
+        _, error = processes[0].communicate(timeout=60)
+        assert processes[0].returncode == 1
+        assert "start all of them again, the run resumes" in error
+        assert not (tmp_path / "run" / RESULT).exists()
 
-    told = [process.communicate(timeout=200)[0] for process in start_two(environment, tmp_path / "run")]
-    assert "AMI" in told[0]
-    assert "AMI" not in told[1]
+    with start_two(environment, tmp_path / "run") as processes:
+        told = [process.communicate(timeout=200) for process in processes]
+        assert [process.returncode for process in processes] == [0, 0], told
+        assert "epoch    1 " not in told[0][0]
+        assert f"epoch    {MAX_EPOCHS} " in told[0][0]
+        assert "AMI" not in told[1][0]
     use_devices(4)
     config = get_config("smoke")
     config.training.max_epochs = MAX_EPOCHS
@@ -75,11 +88,21 @@ def test_two_processes_resume_after_kill_9_of_one(environment, use_devices, tmp_
     np.testing.assert_allclose(ours[0]["scores"]["total"], whole["runs"][0]["scores"]["total"], rtol=1e-5)
 
 
+def test_processes_of_different_configurations_are_refused(environment, tmp_path, assert_one_sentence):
+    with start_two(environment, tmp_path / "run", "--config.training.learning_rate=0.5") as processes:
+        for process in processes:
+            _, error = process.communicate(timeout=60)
+            assert process.returncode == 1
+            assert "all processes must have the same configuration, workdir and code, but [1] differ" in error
+            assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.fixture
 def connected(monkeypatch):
     """What JAX was told, instead of telling it."""
     calls = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **kwargs: calls.append(args))
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **kwargs: calls.append((args, kwargs)))
     return calls
 
 
@@ -103,7 +126,7 @@ def connect_all(port, process_ids, num_processes, timeout=20):
 
 def test_processes_wait_for_each_other(connected):
     assert not connect_all(free_port(), [2, 1, 0], 3)
-    assert sorted(call[2] for call in connected) == [0, 1, 2]
+    assert sorted(args[2] for args, _ in connected) == [0, 1, 2]
 
 
 def test_a_process_that_stays_away_is_named(connected):
@@ -115,17 +138,40 @@ def test_a_process_that_stays_away_is_named(connected):
 def test_a_coordinator_that_does_not_answer_is_named(connected):
     port = free_port()
     (sentence,) = connect_all(port, [1], 2, timeout=1)
-    assert sentence == f"--coordinator: 127.0.0.1:{port} does not answer within 1 s: is process 0 there?"
+    assert sentence == f"--coordinator: 127.0.0.1:{port} does not answer within 1 s: is process 0 running there?"
     with socket.create_server(("127.0.0.1", 0)) as another:  # which listens, and says nothing
         (sentence,) = connect_all(another.getsockname()[1], [1], 2, timeout=1)
     assert "does not answer within 1 s" in sentence
     assert not connected
 
 
-def test_a_number_that_two_processes_have_is_refused(connected):
-    refused = connect_all(free_port(), [0, 1, 1], 3, timeout=2)
-    assert "--process_id: two processes are number 1" in refused
-    assert not connected
+def test_strangers_are_sent_away_and_one_started_again_takes_its_place(connected, monkeypatch):
+    monkeypatch.setattr(hosts, "_ANSWER_SECONDS", 0.2)
+    port = free_port()
+    main = threading.Thread(target=hosts.connect, args=(f"127.0.0.1:{port}", 3, 0, 20))
+    main.start()
+    said = [
+        b"",
+        b"GET /",
+        b"7",
+        b"1",
+    ]  # silent, another program, a wrong number, one that is gone before the others come
+    for words in said:
+        with _connection(port) as stranger:
+            stranger.sendall(words)
+            time.sleep(0.3)
+    assert not connect_all(port, [1, 2], 3)
+    main.join(60)
+    assert len(connected) == 3
+
+
+def _connection(port):
+    for _ in range(100):
+        try:
+            return socket.create_connection(("127.0.0.1", port), timeout=1)
+        except OSError:
+            time.sleep(0.05)
+    raise AssertionError("nobody listens")
 
 
 @pytest.mark.parametrize(
@@ -150,17 +196,26 @@ def test_wrong_addresses_and_numbers_are_refused(connected, arguments, sentence)
         ({"SLURM_STEP_NUM_TASKS": "2"}, "Slurm"),
         ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, None),
         ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, "Kubernetes"),
-        ({"TPU_WORKER_HOSTNAMES": "a,b"}, "TPU"),
     ],
 )
-def test_who_started_several_processes(environ, name):
+def test_who_started_several_processes(monkeypatch, environ, name):
+    monkeypatch.setattr(hosts, "find_spec", lambda module: module == "kubernetes")
     assert hosts.launcher(environ) == name
 
 
+def test_a_tpu_host_is_known_by_its_library_and_its_devices(monkeypatch, tmp_path):
+    monkeypatch.setattr(hosts, "find_spec", lambda module: module == "libtpu")
+    monkeypatch.setattr(hosts, "_TPU_DEVICES", (str(tmp_path / "accel0"),))
+    assert hosts.launcher({}) is None
+    (tmp_path / "accel0").touch()
+    assert hosts.launcher({}) == "TPU"
+
+
 def test_distributed_needs_somebody_who_started_the_others(monkeypatch, connected):
-    monkeypatch.setattr(hosts, "launcher", lambda: None)
+    monkeypatch.setattr(hosts, "find_spec", lambda module: None)
     with pytest.raises(ValueError, match="give --coordinator, --num_processes and --process_id"):
-        hosts.connect_by_launcher()
-    monkeypatch.setattr(hosts, "launcher", lambda: "Slurm")
-    hosts.connect_by_launcher()
-    assert connected == [()]
+        hosts.connect_by_launcher({})
+    slurm = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_TASKS_PER_NODE": "2(x2)"}
+    hosts.connect_by_launcher(slurm)
+    hosts.connect_by_launcher({**slurm, "SLURM_STEP_TASKS_PER_NODE": "1(x4)"})
+    assert [kwargs["local_device_ids"] for _, kwargs in connected] == [None, []]

@@ -58,3 +58,29 @@ def test_every_product_of_forward_and_backward_pass_has_the_precision(get_config
     )
     assert products
     assert set(products) == {(operand, operand)}
+
+
+@pytest.mark.parametrize("get_config", [static_shapes, flying_shapes])
+def test_psi_of_bfloat16_does_not_saturate(get_config):
+    """0.999 is no bfloat16: it would be 1, whose cost is clipped and has no gradient."""
+    config = get_config("smoke")
+    config.model.precision = "bfloat16"
+    model = build_experiment(config).model
+    params = model.init(jax.random.key(0))
+    name = "output" if "output" in params else max(key for key in params if key.startswith("decoder_conv"))
+    params[name]["bias"] = jnp.full_like(params[name]["bias"], 7.0)
+    residual, theta = jnp.zeros((28, 28, 1)), jnp.zeros(config.model.hidden_size)
+
+    def largest_psi(params):
+        return model.cell(params, residual, theta)[1].max()
+
+    psi, gradient = jax.value_and_grad(largest_psi)(params)
+    assert 0.99 < psi < 1
+    assert jnp.abs(gradient[name]["bias"]).max() > 0
+
+
+def test_bfloat16_is_refused_where_it_would_lose_the_steps():
+    config = static_shapes("n_em")
+    config.model.precision = "bfloat16"
+    with pytest.raises(ValueError, match=r"cannot have model\.precision 'bfloat16'"):
+        build_experiment(config)

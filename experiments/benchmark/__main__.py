@@ -1,10 +1,11 @@
 """How fast the papers' models train here: step time, FLOP, share of the matmul peak, memory, growth, seeds, PyTorch.
 
-    python -m experiments.benchmark                     all of it: a table, a json and a picture; half an hour on a CPU
-    python -m experiments.benchmark --parts=models      or `growth`, `remat`, `seeds`, `pytorch`, several with commas
+    python -m experiments.benchmark                     all of it: a table, a json, a picture; 15 min on two cores
+    python -m experiments.benchmark --parts=models --output=FILE    or growth, remat, seeds, pytorch, some with commas
     python -m experiments.benchmark --profile=DIR       a trace of RNN-EM's step for TensorBoard or Perfetto, no more
 
-Nothing else should run on the machine. PyTorch is compared with on the CPU, where it is installed.
+Nothing else should run on the machine. PyTorch is compared with on the CPU, where it is installed. `growth` is what the
+picture shows.
 """
 
 from importlib.util import find_spec
@@ -143,7 +144,7 @@ def main() -> None:
     if _PROFILE.value is not None:
         profile(_PROFILE.value)
     else:
-        figure.produce(figure.HERE / "benchmark" / "results" / "cpu", measure, draw)
+        figure.produce(figure.HERE / "benchmark" / "results" / jax.default_backend(), measure, draw)
 
 
 if __name__ == "__main__":

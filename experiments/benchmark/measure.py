@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from nem_jax import devices
 from nem_jax.config import build_experiment
-from nem_jax.devices import available
 from nem_jax.model import NEM
 from nem_jax.networks.convolution import COMPILER_OPTIONS
 from nem_jax.training import loop
@@ -27,7 +27,7 @@ def training_step(config: ConfigDict) -> dict[str, float]:
     """Time, memory and compilation of one training step of `config`, all seeds together, data drawn inside.
 
     Returns `ms`, the median over the turns; `min_ms`; `examples_per_second`; `compile_seconds`; `megabytes`, what the
-    compiled program takes beside its arguments: the largest sum of intermediate values.
+    compiled program takes on each device beside its arguments: the largest sum of intermediate values.
     """
     training = Training.of(build_experiment(config))
     batch_size, num_seeds = training.experiment.training.batch_size, len(training.experiment.seeds)
@@ -89,7 +89,7 @@ def flop_per_example(config: ConfigDict) -> float:
 
 def matmul_peak() -> float:
     """FLOP/s of the best of float32 products of 1024^3 and 2048^3, of all devices together."""
-    return len(available()) * max(_matmul_speed(size) for size in (1024, 2048))
+    return len(devices.available()) * max(_matmul_speed(size) for size in (1024, 2048))
 
 
 def _matmul_speed(size: int) -> float:

@@ -1,4 +1,4 @@
-"""RNN-EM on static images as one would write it in PyTorch: the other side of `bench_train_step.py`.
+"""RNN-EM on static images as one would write it in PyTorch: the other side of `dense.py`.
 
 The same network, noise, E-step and loss as `nem_jax` with Bernoulli pixels (N-EM section 2, static images), on a batch,
 with pixels flattened: `x [B, 1, D]`, `psi` and `gamma [B, K, D]`, `theta [B, K, M]`.

@@ -59,7 +59,9 @@ def measure() -> figure.Measured:
 def draw(record: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> None:
     """One bar each."""
     del arrays
-    entries = [(scores["ami_max"]["mean"], None) for scores in record["scores"].values()]
+    entries: list[tuple[float | None, float | None]] = [
+        (scores["ami_max"]["mean"], None) for scores in record["scores"].values()
+    ]
     charts.bars(list(record["scores"]), {"AMI (max)": entries}, "AMI").savefig(figure.beside(path))
     print(f"picture: {figure.beside(path)}")
 

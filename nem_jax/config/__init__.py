@@ -156,7 +156,7 @@ def _build_optimiser(config: ConfigDict) -> optax.GradientTransformation:
     adam = optax.adam(rate if training.decay == "none" and not warmup_steps else schedule)
     if value(config, "training.clip_norm") is None:
         return adam
-    number(config, "training.clip_norm", 0.0)
+    number(config, "training.clip_norm", 1e-6)
     return optax.chain(optax.clip_by_global_norm(training.clip_norm), adam)
 
 

@@ -98,13 +98,22 @@ def _build_module(config: ConfigDict, pixel_dist: PixelDist) -> Any:
     for field in ("features", "dense_size", "normalise_input"):
         given_only_if(config, f"model.{field}", model.cell == "conv_rnn_em", "model.cell is 'conv_rnn_em'")
     if model.cell == "rnn_em":
-        return cells.RNNEMCell(model.hidden_size, pixel_dist.activation)
+        return cells.RNNEMCell(model.hidden_size, _activation(config, pixel_dist))
     if model.cell == "conv_rnn_em":
         return _build_conv_module(config, pixel_dist)
     if model.pixel_dist != "bernoulli":
         raise ValueError("model.cell 'n_em' needs model.pixel_dist 'bernoulli': its step is that likelihood's gradient")
+    if model.precision == "bfloat16":
+        raise ValueError("model.cell 'n_em' cannot have model.precision 'bfloat16', which would lose its steps")
     choice(config, "model.step_size_init", STEP_SIZE_INITS)
     return cells.NEMCell(model.hidden_size, STEP_SIZE_INITS[model.step_size_init])
+
+
+def _activation(config: ConfigDict, pixel_dist: PixelDist) -> Callable[[jax.Array], jax.Array]:
+    """From the last layer to psi; in float32, since a psi of bfloat16 is 1 from 0.998 on."""
+    if config.model.precision != "bfloat16":
+        return pixel_dist.activation
+    return lambda output: pixel_dist.activation(output.astype(jnp.float32))
 
 
 def _build_conv_module(config: ConfigDict, pixel_dist: PixelDist) -> ConvRNNEMCell:
@@ -117,4 +126,6 @@ def _build_conv_module(config: ConfigDict, pixel_dist: PixelDist) -> ConvRNNEMCe
             f"data.image_size must be a multiple of {2 ** len(features)} for the {len(features)} convolutions of "
             f"stride 2 in model.features, got {size}"
         )
-    return ConvRNNEMCell(model.hidden_size, pixel_dist.activation, features, model.dense_size, model.normalise_input)
+    return ConvRNNEMCell(
+        model.hidden_size, _activation(config, pixel_dist), features, model.dense_size, model.normalise_input
+    )

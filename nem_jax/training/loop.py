@@ -11,14 +11,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from nem_jax import plots
 from nem_jax.config import Experiment
 from nem_jax.data.split import Dataset
-from nem_jax.devices import DATA, SEED, fetch, is_main, make_mesh, place, training_mesh
-from nem_jax.evaluation import evaluate, examine, summarise
+from nem_jax.devices import DATA, SEED, fetch, is_main, make_mesh, place, together, training_mesh
+from nem_jax.evaluation import Examined, evaluate, examine, summarise
 from nem_jax.training.checkpoint import Checkpoints
 from nem_jax.training.logs import Logs, NoLogs
 from nem_jax.training.seeds import create_states, faster_mapping, make_seed_keys, take_seed
@@ -46,7 +45,7 @@ class Training(NamedTuple):
         """Arrange the devices, load the experiment's data and make its keys."""
         options = experiment.training
         mesh = training_mesh(len(experiment.seeds), options.batch_size, options.num_microbatches, options.seed_devices)
-        dataset = experiment.load_data()
+        dataset = together(experiment.load_data)
         splits = {name: split.moved(lambda source: place(source, mesh)) for name, split in dataset.splits.items()}
         return cls(experiment, replace(dataset, splits=splits), make_seed_keys(experiment.seeds), mesh)
 
@@ -108,8 +107,10 @@ def train(training: Training, path: Path, params: Params | None = None, stop_now
                 state = update_best_of_seeds(state, valid_loss, np.int32(epoch))
                 step = int(fetch(state.step).max())
                 logs.epoch(step, epoch, {**losses, **scores}, active)
-                if is_main() and epoch % training.experiment.training.figure_interval == 0:
-                    logs.figure("overview", draw_overview(training, on_host), step)
+                if epoch % training.experiment.training.figure_interval == 0:
+                    shown = examine_first(training, on_host)
+                    if is_main():
+                        logs.figure("overview", plots.overview(*shown), step)
                 checkpoints.save(state)
     return state
 
@@ -215,7 +216,7 @@ def validate(training: Training, params: Params, active: np.ndarray) -> dict[str
     return {f"valid_{name}": np.array([row[name] for row in rows]) for name in missing}
 
 
-def draw_overview(training: Training, params: Params) -> Figure:
-    """N-EM's figure 3 for the first validation images, by the first seed of weights `[S]`."""
+def examine_first(training: Training, params: Params) -> Examined:
+    """What the first seed of weights `[S]` makes of the first validation images: N-EM's figure 3."""
     model, key = training.experiment.model, training.keys.validation[0]
-    return plots.overview(*examine(model, take_seed(params, 0), key, training.dataset, "validation").last)
+    return examine(model, take_seed(params, 0), key, training.dataset, "validation").last

@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 
 from nem_jax import plots, provenance
 from nem_jax.config import build_stages
-from nem_jax.devices import fetch, on_main
-from nem_jax.evaluation import describe_protocol, evaluate, examine, mean_std, summarise
+from nem_jax.devices import check_alike, fetch, on_main, together
+from nem_jax.evaluation import Examined, describe_protocol, evaluate, examine, mean_std, summarise
 from nem_jax.training.loop import Training, train
 from nem_jax.training.seeds import take_seed
 from nem_jax.training.stages import has_checkpoint, initial_params, stage_paths
@@ -20,13 +20,15 @@ from nem_jax.training.workdir import (
     OVERVIEW,
     RESULT,
     WEIGHTS,
+    check_same,
     locked,
     open_workdir,
+    portable,
     read_provenance,
     to_json,
     write_json,
 )
-from nem_jax.types import PRNGKey
+from nem_jax.types import Params, PRNGKey
 from nem_jax.weights import weights_sha256, write_weights
 
 
@@ -41,6 +43,8 @@ def run(config: ConfigDict, workdir: str, stop_now: bool = False) -> dict[str, A
         FloatingPointError: see `train`.
     """
     path = Path(workdir)
+    described = (portable(to_json(config)), workdir, stop_now, provenance.git_revision(), provenance.versions())
+    check_alike("configuration, workdir and code", str(described))
     stages = [Training.of(experiment) for experiment in build_stages(config)]
     paths = stage_paths(path, len(stages))
     if stop_now and not has_checkpoint(paths[0]):
@@ -48,6 +52,7 @@ def run(config: ConfigDict, workdir: str, stop_now: bool = False) -> dict[str, A
     params = initial_params(stages[0].experiment)
     with contextlib.ExitStack() as held:
         on_main(lambda: _own(path, config, held))
+        together(lambda: check_same(path, config))  # they all see the directory
         states: list[TrainState] = []
         for training, stage_path in zip(stages, paths, strict=True):
             if stop_now and not has_checkpoint(stage_path):
@@ -56,8 +61,9 @@ def run(config: ConfigDict, workdir: str, stop_now: bool = False) -> dict[str, A
             states.append(fetch(train(training, stage_path, params, stop_now)))
             params = states[-1].best_params
         runs = [_describe_run(stages, states, index) for index in range(len(stages[-1].experiment.seeds))]
+        best = _examine_best(stages[-1], states[-1], runs)
         result: dict[str, Any] = {}
-        on_main(lambda: result.update(_finish(stages[-1], states[-1], runs, config, path)))
+        on_main(lambda: result.update(_finish(stages[-1], *best, runs, config, path)))
         return result
 
 
@@ -72,14 +78,23 @@ def draw_key(seed: int, draw: int) -> PRNGKey:
     return jax.random.fold_in(make_keys(seed).test, draw)
 
 
+def _examine_best(training: Training, state: TrainState, runs: list[dict[str, Any]]) -> tuple[Params, Examined]:
+    """Weights of the seed with the best validation loss, and what they make of the first test images."""
+    best = int(np.argmin([run["best_valid_loss"] for run in runs]))
+    params, key = take_seed(state.best_params, best), draw_key(runs[best]["seed"], 0)
+    return params, examine(training.experiment.model, params, key, training.dataset, "test").last
+
+
 def _finish(
-    training: Training, state: TrainState, runs: list[dict[str, Any]], config: ConfigDict, path: Path
+    training: Training,
+    params: Params,
+    shown: Examined,
+    runs: list[dict[str, Any]],
+    config: ConfigDict,
+    path: Path,
 ) -> dict[str, Any]:
     """Write and print what the runs of all seeds came to, with the picture and the weights of the best."""
     experiment, dataset = training.experiment, training.dataset
-    best = int(np.argmin([run["best_valid_loss"] for run in runs]))
-    params = take_seed(state.best_params, best)
-    shown = examine(experiment.model, params, draw_key(experiment.seeds[best], 0), dataset, "test").last
     plots.overview(*shown).savefig(path / OVERVIEW)
     np.savez_compressed((path / OVERVIEW).with_suffix(".npz"), **shown._asdict())
     write_weights(path / WEIGHTS, params)
