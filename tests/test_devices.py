@@ -1,5 +1,6 @@
 """Several devices, simulated: the same numbers as one, each device its share, and no exchange but the gradients'."""
 
+import dataclasses
 import re
 from typing import NamedTuple
 
@@ -11,7 +12,8 @@ import pytest
 from experiments.flying_shapes.config import get_config as flying_shapes
 from experiments.static_shapes.config import get_config as static_shapes
 from nem_jax.config import build_experiment
-from nem_jax.devices import make_mesh
+from nem_jax.data.hdf5 import load_hdf5, write_hdf5
+from nem_jax.devices import make_mesh, place
 from nem_jax.evaluation import evaluate
 from nem_jax.losses import StepLoss
 from nem_jax.training import loop
@@ -107,6 +109,22 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(alone, use_devices):
     for ours, theirs in zip(jax.tree.leaves(parts.state), jax.tree.leaves(alone.state), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())  # Adam's moments among them
     assert parts.flops < 0.5 * alone.flops
+
+
+def test_stored_data_train_on_several_devices(use_devices, tmp_path):
+    """Resident on all devices, or streamed from the file: with the numbers of the generated data."""
+    use_devices(4)
+    training = Training.of(tiny(num_seeds=2))
+    write_hdf5(tmp_path / "shapes.h5", training.dataset)
+    _, expected = four_steps(training, loop.create(training))
+    for max_bytes in (2**31, 0):
+        stored = load_hdf5(tmp_path / "shapes.h5", (96, 30, 20), max_resident_bytes=max_bytes)
+        splits = {
+            name: split.moved(lambda source: place(source, training.mesh)) for name, split in stored.splits.items()
+        }
+        changed = training._replace(dataset=dataclasses.replace(stored, splits=splits))
+        _, losses = four_steps(changed, loop.create(changed))
+        np.testing.assert_allclose(losses, expected, rtol=1e-6)
 
 
 def test_all_devices_share_an_evaluation(use_devices):

@@ -123,15 +123,19 @@ def train_steps(
         batches: example indices of each step; B is split along the mesh's data axis.
         num_steps: at most N, dynamic, so that one compilation serves every length; 0 for a seed that has ended.
     """
-    of_seeds = MAPPINGS[program.seed_mapping](functools.partial(_train_steps_of_seed, program, source))
-    seeds, batches_of_seeds = PartitionSpec(SEED), PartitionSpec(SEED, None, DATA)
+
+    def of_device(source: Any, *of_its_seeds: Any) -> tuple[TrainState, Progress]:
+        of_seed = functools.partial(_train_steps_of_seed, program, source)
+        return MAPPINGS[program.seed_mapping](of_seed)(*of_its_seeds)
+
+    shared, seeds, batches_of_seeds = PartitionSpec(), PartitionSpec(SEED), PartitionSpec(SEED, None, DATA)
     return jax.shard_map(
-        of_seeds,
+        of_device,
         mesh=program.mesh,
-        in_specs=(seeds, seeds, batches_of_seeds, seeds),
+        in_specs=(shared, seeds, seeds, batches_of_seeds, seeds),
         out_specs=seeds,
         check_vma=False,  # it would have every zero that a loop starts with declare its axes
-    )(state, key, batches, num_steps)
+    )(source, state, key, batches, num_steps)
 
 
 def _train_steps_of_seed(
