@@ -47,8 +47,9 @@ def write() -> None:
 
 def _row(record: dict[str, Any], file: str) -> str:
     paper, metrics = record["paper"], record["metrics"]
+    planned = record["config"]["training"]["max_epochs"]
     epochs = ", ".join(
-        f"{epochs}{'' if stopped else ' (cut)'}"
+        f"{epochs}{'' if stopped or epochs >= planned else ' (cut)'}"
         for epochs, stopped in zip(record["epochs"], record["stopped_early"], strict=True)
     )
     cells = [

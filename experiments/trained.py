@@ -19,7 +19,7 @@ NUM_STEPS = flags.DEFINE_integer("num_steps", None, "T, if not the trained one",
 EXAMPLE = flags.DEFINE_integer("example", 0, "number of the test example that is drawn", lower_bound=0)
 DIRECTORY = flags.DEFINE_string("directory", "runs", "holds the runs, by their configurations' names")
 MNIST_DIR = flags.DEFINE_string("mnist_dir", None, "holds MNIST's IDX files, if not where the training found them")
-_NUM_TEST = flags.DEFINE_integer("num_test", None, "test examples, if not the trained number", lower_bound=1)
+NUM_TEST = flags.DEFINE_integer("num_test", None, "test examples, if not the trained number", lower_bound=1)
 
 
 class Subject(NamedTuple):
@@ -48,7 +48,7 @@ def trained_name() -> str:
 
 def flag_fields() -> dict[str, Any]:
     """The changes that the flags of every command ask for, as `load_subject` takes them."""
-    return {"data.mnist_dir": MNIST_DIR.value, "data.num_test": _NUM_TEST.value}
+    return {"data.mnist_dir": MNIST_DIR.value, "data.num_test": NUM_TEST.value}
 
 
 def load_subject(

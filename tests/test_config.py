@@ -229,3 +229,21 @@ def test_large_gradients_are_clipped_before_adam():
     optimiser = build_experiment(config).training.optimiser
     _, (_, (adam, *_)) = optimiser.update(jnp.array([30.0, 40.0]), optimiser.init(jnp.zeros(2)), jnp.zeros(2))
     np.testing.assert_allclose(adam.mu, 0.1 * np.array([1.2, 1.6]), rtol=1e-5)
+
+
+def test_the_ablation_takes_back_one_departure_at_a_time():
+    """Run by name, not imported at the top: its flags are those of a command."""
+    from absl import flags
+
+    from experiments.static_shapes import ablation
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    best, *others = ablation.variants().values()
+    assert best == get_config("rnn_em_best")
+    for (field, value), variant in zip(static_shapes.PAPERS_CHOICES.items(), others, strict=True):
+        section, name = field.split(".")
+        assert variant[section][name] == value == get_config("rnn_em")[section][name] != best[section][name]
+        variant[section][name] = best[section][name]
+        assert variant == best
+        build_experiment(variant)

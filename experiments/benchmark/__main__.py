@@ -144,7 +144,7 @@ def main() -> None:
     if _PROFILE.value is not None:
         profile(_PROFILE.value)
     else:
-        figure.produce(figure.HERE / "benchmark" / "results" / jax.default_backend(), measure, draw)
+        figure.produce(figure.results("benchmark", jax.default_backend()), measure, draw)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What each departure of `rnn_em_best` from the paper's recipe brings: each taken back alone.
 
-    python -m experiments.static_shapes.ablation --directory=runs/ablation
+    python -m experiments.static_shapes.ablation --directory=runs/ablation --epochs=1 --num_test=2000
 
 Runs that are finished are kept, interrupted ones resume: call it again until it is through.
 """
@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import flags
 from ml_collections import ConfigDict
 
 from experiments import figure
 from experiments.static_shapes.config import PAPERS_CHOICES, get_config
-from experiments.trained import DIRECTORY
+from experiments.trained import DIRECTORY, NUM_TEST
 from nem_jax import charts
 from nem_jax.config import build_experiment
 from nem_jax.launch import launch
 from nem_jax.training.run import run
-from nem_jax.training.workdir import CONFIG, RESULT, check_same, read_result
+from nem_jax.training.workdir import CONFIG, RESULT, check_same, read_result, to_json
 
 WHOLE = "rnn_em_best"
+
+_EPOCHS = flags.DEFINE_integer("epochs", None, "epochs of each, if not those of rnn_em_best", lower_bound=1)
 
 
 def variants() -> dict[str, ConfigDict]:
@@ -31,6 +34,9 @@ def variants() -> dict[str, ConfigDict]:
         changed = get_config(WHOLE)
         changed[section][name] = value
         table[f"{name} {value}"] = changed
+    for config in table.values():
+        config.training.max_epochs = _EPOCHS.value or config.training.max_epochs
+        config.data.num_test = NUM_TEST.value or config.data.num_test
     return table
 
 
@@ -53,7 +59,7 @@ def measure() -> figure.Measured:
             "hardware": result["hardware"],
         }
         print(f"{label}: AMI (max) {found[label]['ami_max']['mean']:.4f}")
-    return {"scores": found, "config": get_config(WHOLE).to_dict()}, {}
+    return {"scores": found, "config": to_json(variants()[WHOLE])}, {}
 
 
 def draw(record: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> None:
