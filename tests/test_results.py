@@ -159,6 +159,7 @@ def run_result(seed, ami, valid_loss):
         "seed": seed,
         "num_seeds": 1,
         "model": {"num_components": 4},
+        "training": {"max_epochs": 9},
         "data": {"mnist_dir": f"machine {seed}"},
         "stages": [],
     }
