@@ -39,6 +39,15 @@ QUICKLY_COMPILED = STRICT_DTYPES - {"test_golden", "test_metrics"} | {
 """Modules of many small programs that run once: XLA's optimisations take half their time. The goldens keep them."""
 
 
+LONGEST = ("test_sequences", "test_launch", "test_hosts", "test_devices", "test_results", "test_seeds", "test_training")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest modules first: a worker that begins one at the end leaves the other idle."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONGEST)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
     """Many tests and processes run the same small programs; a cached one computes the same numbers."""
