@@ -3,6 +3,7 @@
 Every check happens here, before anything is compiled, and names the field and what it may be.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -143,21 +144,33 @@ def _build_optimiser(config: ConfigDict) -> optax.GradientTransformation:
     number(config, "training.learning_rate", 0.0)
     integer(config, "training.warmup_epochs", 0, training.max_epochs)
     choice(config, "training.decay", DECAYS)
+    if value(config, "training.clip_norm") is not None:
+        number(config, "training.clip_norm", 1e-6)
     steps_per_epoch = config.data.num_training // training.batch_size
-    rate = training.learning_rate
-    after = {
-        "none": optax.constant_schedule(rate),
-        "cosine": optax.cosine_decay_schedule(
-            rate, max(1, (training.max_epochs - training.warmup_epochs) * steps_per_epoch)
-        ),
-    }[training.decay]
     warmup_steps = training.warmup_epochs * steps_per_epoch
-    schedule = optax.join_schedules([optax.linear_schedule(0.0, rate, warmup_steps), after], [warmup_steps])
-    adam = optax.adam(rate if training.decay == "none" and not warmup_steps else schedule)
-    if value(config, "training.clip_norm") is None:
-        return adam
-    number(config, "training.clip_norm", 1e-6)
-    return optax.chain(optax.clip_by_global_norm(training.clip_norm), adam)
+    falling_steps = max(1, (training.max_epochs - training.warmup_epochs) * steps_per_epoch)
+    return _adam(
+        float(training.learning_rate),
+        warmup_steps,
+        falling_steps if training.decay == "cosine" else None,
+        training.clip_norm,
+    )
+
+
+@functools.cache
+def _adam(
+    rate: float, warmup_steps: int, falling_steps: int | None, clip_norm: float | None
+) -> optax.GradientTransformation:
+    """The same for the same numbers: what is compiled with it serves again. A rate that stays is no schedule."""
+    schedule: optax.ScalarOrSchedule = rate
+    if warmup_steps or falling_steps is not None:
+        after = (
+            optax.constant_schedule(rate) if falling_steps is None else optax.cosine_decay_schedule(rate, falling_steps)
+        )
+        rising = optax.linear_schedule(0.0, rate, warmup_steps)
+        schedule = optax.join_schedules([rising, after], [warmup_steps])
+    adam = optax.adam(schedule)
+    return adam if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), adam)
 
 
 def _seed_mapping(config: ConfigDict) -> str | None:

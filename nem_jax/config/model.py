@@ -25,8 +25,11 @@ STEP_WEIGHTS = ("last", "all")
 STEP_SIZE_INITS = {"positive": cells.positive_step_size, "original": cells.original_step_size}
 
 
+_MODELS: dict[str, NEM] = {}
+
+
 def build_model(config: ConfigDict) -> NEM:
-    """Check `config.model` and make its record."""
+    """Check `config.model` and make its record; equal fields give the same one, whose compiled programs serve again."""
     model, training = config.model, config.training
     for name in ("hidden_size", "num_components", "num_steps", "num_draws"):
         integer(config, f"model.{name}", 1)
@@ -41,7 +44,7 @@ def build_model(config: ConfigDict) -> NEM:
         integer(config, "training.scan_unroll", 1, model.num_steps)
     pixel_dist = _build_pixel_dist(config)
     init, cell = _build_cell(config, pixel_dist)
-    return NEM(
+    built = NEM(
         init=init,
         cell=with_precision(cell, model.precision),
         hidden_size=model.hidden_size,
@@ -59,6 +62,8 @@ def build_model(config: ConfigDict) -> NEM:
         scan_unroll=training.scan_unroll,
         remat=training.remat,
     )
+    fields = (model.to_dict(), config.data.image_size, training.remat, training.scan_unroll)
+    return _MODELS.setdefault(repr(fields), built)
 
 
 def _build_pixel_dist(config: ConfigDict) -> PixelDist:

@@ -15,7 +15,8 @@ One frame makes static digits: the paper's static two-digit MNIST is such a fram
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +64,12 @@ def digit_pools(digits: Digits, digit_pool: int | None) -> dict[str, Float[Array
     return dict(zip(SPLITS, map(jnp.asarray, parts), strict=True))
 
 
+@functools.cache
+def _sampler(num_frames: int, num_objects: int, canvas: tuple[int, int]) -> Callable[[Any, jax.Array], Example]:
+    """The same function for the same numbers: what is compiled with it serves again."""
+    return functools.partial(sample_digits, num_frames=num_frames, num_objects=num_objects, canvas=canvas)
+
+
 def flying_mnist(
     seed: int,
     sizes: tuple[int, int, int],
@@ -107,5 +114,5 @@ def flying_mnist(
         for name, split in generated_splits(seed, sizes).items()
     }
     canvas = (image_size, image_size)
-    sample = functools.partial(sample_digits, num_frames=num_frames, num_objects=num_objects, canvas=canvas)
+    sample = _sampler(num_frames, num_objects, canvas)
     return Dataset(sample, splits, (*canvas, 1), num_frames, num_groups=num_objects)

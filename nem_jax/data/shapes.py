@@ -7,6 +7,8 @@ is published; that all three types fly is our choice.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +62,12 @@ def sample_shapes(
     return render(pictures, *bounce(positions, velocities, room, num_frames), canvas)
 
 
+@functools.cache
+def _sampler(num_objects: int, canvas: tuple[int, int], num_frames: int) -> Callable[[Any, jax.Array], Example]:
+    """The same function for the same numbers: what is compiled with it serves again."""
+    return functools.partial(sample_shapes, num_objects=num_objects, canvas=canvas, num_frames=num_frames)
+
+
 def flying_shapes(
     seed: int, sizes: tuple[int, int, int], num_frames: int, num_objects: int = 3, image_size: int = 28
 ) -> Dataset:
@@ -75,7 +83,7 @@ def flying_shapes(
     if image_size < MIN_IMAGE_SIZE:
         raise ValueError(f"image_size must be at least {MIN_IMAGE_SIZE}, the width of a triangle, got {image_size}")
     canvas = (image_size, image_size)
-    sample = functools.partial(sample_shapes, num_objects=num_objects, canvas=canvas, num_frames=num_frames)
+    sample = _sampler(num_objects, canvas, num_frames)
     return Dataset(sample, generated_splits(seed, sizes), (*canvas, 1), num_frames, num_groups=num_objects)
 
 
