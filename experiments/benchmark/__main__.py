@@ -20,8 +20,6 @@ from ml_collections import ConfigDict
 from experiments import figure
 from experiments.benchmark import convolutional, dense
 from experiments.benchmark.measure import flop_per_example, growth, matmul_peak, training_step
-from experiments.flying_mnist.config import get_config as flying_mnist
-from experiments.flying_shapes.config import get_config as flying_shapes
 from experiments.static_shapes.config import get_config as static_shapes
 from nem_jax import charts
 from nem_jax.launch import launch
@@ -42,13 +40,11 @@ LONG = [20, 50, 200]
 
 def models() -> dict[str, ConfigDict]:
     """The papers' models at their sizes."""
-    mnist = flying_mnist("direct")
-    mnist.data.digits = "sklearn"  # a step takes as long with them, and they are always there
     return {
         "RNN-EM, static shapes": static_shapes("rnn_em"),
         "N-EM, static shapes": static_shapes("n_em"),
-        "RNN-EM, flying shapes": flying_shapes("rnn_em_3_3"),
-        "RNN-EM, flying MNIST": mnist,
+        "RNN-EM, flying shapes": convolutional.paper_config("flying_shapes"),
+        "RNN-EM, flying MNIST": convolutional.paper_config("flying_mnist"),
     }
 
 

@@ -19,6 +19,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import numpy as np
+
+from nem_jax.config import Experiment
+from nem_jax.training import loop
+from nem_jax.training.loop import Training
 
 OURS = "nem_jax"
 TORCH_MISSING = (
@@ -107,6 +112,20 @@ class Contest:
             )
         ratios = f"time {time_ratio(times):.2f}, working memory {memory_ratio(memories):.2f}"
         return "\n".join([*lines, f"Against the best PyTorch: {ratios}"])
+
+
+def build_ours(experiment: Experiment, steps_per_turn: int) -> Run:
+    """What training runs, data and noise drawn inside the step: `loop.take_steps`."""
+    training = Training.of(experiment)
+    batch_size = experiment.training.batch_size
+    batches = np.arange(steps_per_turn * batch_size).reshape(1, steps_per_turn, batch_size)
+    state = loop.create(training)
+
+    def run() -> None:
+        nonlocal state
+        state, _ = loop.take_steps(training, state, batches, np.array([True]))
+
+    return run
 
 
 def time_ratio(times: dict[str, list[float]]) -> float:

@@ -17,21 +17,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
-from experiments.benchmark.contest import OURS, Contest, Run, run_as_script, torch_threads
-from nem_jax.config import Experiment, build_experiment
+from experiments.benchmark.contest import OURS, Contest, Run, build_ours, run_as_script, torch_threads
+from nem_jax.config import build_experiment
 from nem_jax.em import init_state
 from nem_jax.model import target_frames, to_frames
 from nem_jax.networks.convolution import COMPILER_OPTIONS
-from nem_jax.training import loop
-from nem_jax.training.loop import Training
 from nem_jax.training.state import make_keys
 from nem_jax.training.step import batch_loss
 
 CONFIGS = {"flying_shapes": "rnn_em_3_3", "flying_mnist": "direct"}
 
 
-def _config(name: str, num_steps: int = 20) -> Any:
+def paper_config(name: str, num_steps: int = 20) -> ConfigDict:
+    """The configuration of an experiment that is measured; MNIST by scikit-learn's digits, which are always there."""
     config = importlib.import_module(f"experiments.{name}.config").get_config(CONFIGS[name])
     if name == "flying_mnist":
         config.data.digits = "sklearn"  # a step takes as long with them
@@ -39,29 +39,12 @@ def _config(name: str, num_steps: int = 20) -> Any:
     return config
 
 
-def _experiment(name: str) -> Experiment:
-    return build_experiment(_config(name))
-
-
-def _build_ours(name: str) -> Run:
-    training = Training.of(_experiment(name))
-    batch_size = training.experiment.training.batch_size
-    batches = np.arange(batch_size)[None, None]
-    state = loop.create(training)
-
-    def run() -> None:
-        nonlocal state
-        state, _ = loop.take_steps(training, state, batches, np.array([True]))
-
-    return run
-
-
 def _torch_model(name: str) -> Any:
     """The PyTorch model of the configuration that ours is built from."""
     from experiments.benchmark.torch_conv_rnn_em import ConvRNNEM
 
     torch_threads()
-    model, size = _config(name).model, _config(name).data.image_size
+    model, size = paper_config(name).model, paper_config(name).data.image_size
     binary = model.pixel_dist == "bernoulli"
     return ConvRNNEM(size, tuple(model.features), model.hidden_size, model.num_components, binary)
 
@@ -71,7 +54,7 @@ def _build_torch(name: str, channels_last: bool = False, compiled: bool = False)
 
     from experiments.benchmark.torch_conv_rnn_em import make_train_step
 
-    config, model = _config(name), _torch_model(name)
+    config, model = paper_config(name), _torch_model(name)
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
     train_step = make_train_step(model, config.training.learning_rate, config.model.inter_weight, compiled)
@@ -84,7 +67,7 @@ def _build_torch(name: str, channels_last: bool = False, compiled: bool = False)
 
 def contest(name: str) -> Contest:
     build: dict[str, Callable[[], Run]] = {
-        OURS: functools.partial(_build_ours, name),
+        OURS: lambda: build_ours(build_experiment(paper_config(name)), steps_per_turn=1),
         "PyTorch, eager": functools.partial(_build_torch, name),
         "PyTorch, channels last": functools.partial(_build_torch, name, channels_last=True),
         "PyTorch, compiled cell": functools.partial(_build_torch, name, compiled=True),
@@ -131,7 +114,7 @@ def largest_difference(name: str) -> float:
     """
     import torch
 
-    config = _config(name, num_steps=4)
+    config = paper_config(name, num_steps=4)
     experiment = build_experiment(config)
     model, dataset, keys = experiment.model, experiment.load_data(), make_keys(0)
     params = model.init(keys.init)

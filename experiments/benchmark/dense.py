@@ -18,13 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmark.contest import OURS, Contest, Run, run_as_script, torch_threads
+from experiments.benchmark.contest import OURS, Contest, Run, build_ours, run_as_script, torch_threads
 from experiments.static_shapes.config import get_config
 from nem_jax.config import Experiment, build_experiment
 from nem_jax.em import init_state
 from nem_jax.model import to_frames
-from nem_jax.training import loop
-from nem_jax.training.loop import Training
 from nem_jax.training.state import make_keys
 from nem_jax.training.step import batch_loss
 
@@ -34,19 +32,6 @@ LEARNING_RATE, MEAN_PIXEL = 1e-3, 0.16
 
 def _experiment() -> Experiment:
     return build_experiment(get_config("rnn_em"))
-
-
-def _build_ours() -> Run:
-    training = Training.of(_experiment())
-    batch_size = training.experiment.training.batch_size
-    batches = np.arange(STEPS_PER_TURN * batch_size).reshape(1, STEPS_PER_TURN, batch_size)
-    state = loop.create(training)
-
-    def run() -> None:
-        nonlocal state
-        state, _ = loop.take_steps(training, state, batches, np.array([True]))
-
-    return run
 
 
 def _torch_model(experiment: Experiment) -> Any:
@@ -80,7 +65,7 @@ def _build_torch(compiled: bool) -> Run:
 CONTEST = Contest(
     module=__spec__.name,
     build={
-        OURS: _build_ours,
+        OURS: lambda: build_ours(_experiment(), STEPS_PER_TURN),
         "PyTorch, eager": functools.partial(_build_torch, compiled=False),
         "PyTorch, compiled": functools.partial(_build_torch, compiled=True),
     },

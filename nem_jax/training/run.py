@@ -43,7 +43,8 @@ def run(config: ConfigDict, workdir: str, stop_now: bool = False) -> dict[str, A
         FloatingPointError: see `train`.
     """
     path = Path(workdir)
-    described = (portable(to_json(config)), workdir, stop_now, provenance.git_revision(), provenance.versions())
+    record = provenance.record()
+    described = (portable(to_json(config)), workdir, stop_now, record["git_revision"], record["versions"])
     check_alike("configuration, workdir and code", str(described))
     stages = [Training.of(experiment) for experiment in build_stages(config)]
     paths = stage_paths(path, len(stages))
@@ -51,7 +52,7 @@ def run(config: ConfigDict, workdir: str, stop_now: bool = False) -> dict[str, A
         raise ValueError(f"--stop_now: no epoch is finished in {path}, so that there is nothing to score")
     params = initial_params(stages[0].experiment)
     with contextlib.ExitStack() as held:
-        on_main(lambda: _own(path, config, held))
+        on_main(lambda: _own(path, config, record, held))
         together(lambda: check_same(path, config))  # they all see the directory
         states: list[TrainState] = []
         for training, stage_path in zip(stages, paths, strict=True):
@@ -67,9 +68,9 @@ def run(config: ConfigDict, workdir: str, stop_now: bool = False) -> dict[str, A
         return result
 
 
-def _own(path: Path, config: ConfigDict, held: contextlib.ExitStack) -> None:
+def _own(path: Path, config: ConfigDict, record: dict[str, Any], held: contextlib.ExitStack) -> None:
     """Make `path` this run's, and hold its lock."""
-    open_workdir(path, config, provenance.record())
+    open_workdir(path, config, record)
     held.enter_context(locked(path))
 
 
