@@ -110,7 +110,7 @@ def _await_others(port: int, num_processes: int, timeout: int) -> None:
         except OSError as error:
             raise ValueError(f"--coordinator: process 0 cannot listen on port {port}: {error.strerror}") from error
         opened.enter_context(server)
-        while len(present) < num_processes - 1:
+        while len(present := {n: c for n, c in present.items() if _waits(c)}) < num_processes - 1:
             server.settimeout(max(deadline - time.monotonic(), 0.001))
             try:
                 connection = opened.enter_context(server.accept()[0])
@@ -125,6 +125,17 @@ def _await_others(port: int, num_processes: int, timeout: int) -> None:
         for connection in present.values():
             with contextlib.suppress(OSError):
                 connection.sendall(_GO)
+
+
+def _waits(connection: socket.socket) -> bool:
+    """Whether the other side is still there; it says nothing more."""
+    connection.settimeout(0)
+    try:
+        return bool(connection.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
 
 
 def _receive(connection: socket.socket) -> bytes:

@@ -4,14 +4,13 @@ The settings live here, so that they hold however pytest is started. Every jaxty
 check in the suite (`test_em.py` shows that it is on); users pay nothing for it.
 """
 
-import os
-import subprocess
 import sys
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import forked
 import pytest
 from jaxtyping import install_import_hook
 
@@ -90,23 +89,23 @@ def _dtype_promotion(request):
 
 
 @pytest.fixture(scope="session")
-def environment(compilation_cache):
-    """Every process compiles quickly, and finds what another one compiled: half of the time."""
-    options = {"MIN_COMPILE_TIME_SECS": "0", "MIN_ENTRY_SIZE_BYTES": "-1"}
-    persistent = {f"JAX_PERSISTENT_CACHE_{name}": value for name, value in options.items()}
-    quickly = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_COMPILATION_CACHE_DIR": compilation_cache}
-    return {**os.environ, **quickly, **persistent}
+def begin(compilation_cache, tmp_path_factory):
+    """`begin(module, *arguments)` begins `python -m module`, in a process that compiles quickly."""
+    forked.prepare(
+        {
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            "JAX_COMPILATION_CACHE_DIR": compilation_cache,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+    )
+    return lambda *arguments, **options: forked.Command(tmp_path_factory.mktemp("said"), *arguments, **options)
 
 
 @pytest.fixture(scope="session")
-def launch(environment):
+def launch(begin):
     """`launch(module, *arguments)` runs `python -m module` to its end."""
-
-    def run(module, *arguments):
-        command = [sys.executable, "-m", module, *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200, check=False)
-
-    return run
+    return lambda *arguments: begin(*arguments).end(timeout=200)
 
 
 @pytest.fixture(scope="session")

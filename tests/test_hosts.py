@@ -3,8 +3,6 @@
 import contextlib
 import json
 import socket
-import subprocess
-import sys
 import threading
 import time
 
@@ -28,10 +26,10 @@ def free_port():
 
 
 @contextlib.contextmanager
-def start_two(environment, workdir, *arguments):
+def begin_two(begin, workdir, *arguments):
     """Two processes of one run in `workdir`; the second has further arguments. Both are ended."""
     command = [
-        *(sys.executable, "-m", "experiments.static_shapes.run"),
+        "experiments.static_shapes.run",
         "--config=experiments/static_shapes/config.py:smoke",
         f"--config.training.max_epochs={MAX_EPOCHS}",
         f"--workdir={workdir}",
@@ -39,43 +37,39 @@ def start_two(environment, workdir, *arguments):
         "--num_processes=2",
         "--timeout=60",
     ]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    several = {**environment, "JAX_NUM_CPU_DEVICES": "2"}
-    processes = [
-        subprocess.Popen([*command, f"--process_id={number}", *more], env=several, **pipes)
-        for number, more in enumerate([(), arguments])
+    commands = [
+        begin(*command, f"--process_id={number}", *more, num_devices=2) for number, more in enumerate([(), arguments])
     ]
     try:
-        yield processes
+        yield commands
     finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
+        for one in commands:
+            one.kill()
 
 
 def records(path):
     return [json.loads(line) for line in (path / METRICS).read_text().splitlines()]
 
 
-def test_two_processes_resume_after_kill_9_of_one(environment, use_devices, tmp_path):
+def test_two_processes_resume_after_kill_9_of_one(begin, use_devices, tmp_path):
     """And reach the numbers of one process with as many devices."""
-    with start_two(environment, tmp_path / "run") as processes:
+    with begin_two(begin, tmp_path / "run") as commands:
         deadline = time.monotonic() + 120
         while not ((tmp_path / "run" / METRICS).exists() and len(records(tmp_path / "run")) > 1):  # one checkpoint
-            assert time.monotonic() < deadline, processes[0].poll()
+            assert time.monotonic() < deadline, commands[0].end(timeout=0).stderr
             time.sleep(0.05)
-        processes[1].kill()
-        _, error = processes[0].communicate(timeout=60)
-        assert processes[0].returncode == 1
-        assert "start all of them again, the run resumes" in error
+        commands[1].kill()
+        survivor = commands[0].end(timeout=60)
+        assert survivor.returncode == 1
+        assert "start all of them again, the run resumes" in survivor.stderr
         assert not (tmp_path / "run" / RESULT).exists()
 
-    with start_two(environment, tmp_path / "run") as processes:
-        told = [process.communicate(timeout=200) for process in processes]
-        assert [process.returncode for process in processes] == [0, 0], told
-        assert "epoch    1 " not in told[0][0]
-        assert f"epoch    {MAX_EPOCHS} " in told[0][0]
-        assert "AMI" not in told[1][0]
+    with begin_two(begin, tmp_path / "run") as commands:
+        done = [command.end(timeout=200) for command in commands]
+        assert [process.returncode for process in done] == [0, 0], done
+        assert "epoch    1 " not in done[0].stdout
+        assert f"epoch    {MAX_EPOCHS} " in done[0].stdout
+        assert "AMI" not in done[1].stdout
     use_devices(4)
     config = get_config("smoke")
     config.training.max_epochs = MAX_EPOCHS
@@ -88,13 +82,13 @@ def test_two_processes_resume_after_kill_9_of_one(environment, use_devices, tmp_
     np.testing.assert_allclose(ours[0]["scores"]["total"], whole["runs"][0]["scores"]["total"], rtol=1e-5)
 
 
-def test_processes_of_different_configurations_are_refused(environment, tmp_path, assert_one_sentence):
-    with start_two(environment, tmp_path / "run", "--config.training.learning_rate=0.5") as processes:
-        for process in processes:
-            _, error = process.communicate(timeout=60)
-            assert process.returncode == 1
-            assert "all processes must have the same configuration, workdir and code, but [1] differ" in error
-            assert "Traceback" not in error
+def test_processes_of_different_configurations_are_refused(begin, tmp_path):
+    with begin_two(begin, tmp_path / "run", "--config.training.learning_rate=0.5") as commands:
+        for command in commands:
+            done = command.end(timeout=60)
+            assert done.returncode == 1
+            assert "all processes must have the same configuration, workdir and code, but [1] differ" in done.stderr
+            assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -2,8 +2,6 @@
 
 import json
 import random
-import subprocess
-import sys
 import time
 
 import h5py
@@ -148,25 +146,21 @@ def test_a_sequence_shorter_than_the_em_steps_is_refused(launch, tmp_path, asser
 
 
 @pytest.mark.usefixtures("finished")  # what is compiled there is timed without
-def test_killed_at_any_moment_it_resumes_to_the_same_numbers(launch, environment, tmp_path):
-    """kill -9 at three random moments, from start-up to the last file; the fourth start finishes the run."""
-    arguments = (f"--config={CONFIG}", "--config.training.max_epochs=6")
-    module = "experiments.static_shapes.run"
+def test_killed_at_any_moment_it_resumes_to_the_same_numbers(launch, begin, tmp_path):
+    """kill -9 at five random moments, from start-up to the last file; the sixth start finishes the run."""
+    arguments = ("experiments.static_shapes.run", f"--config={CONFIG}", "--config.training.max_epochs=6")
     start = time.monotonic()
-    assert launch(module, *arguments, f"--workdir={tmp_path / 'whole'}").returncode == 0
+    assert launch(*arguments, f"--workdir={tmp_path / 'whole'}").returncode == 0
     duration = time.monotonic() - start
 
-    command = [sys.executable, "-m", module, *arguments, f"--workdir={tmp_path / 'killed'}"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     moments = random.Random(0)
-    for _ in range(3):
-        process = subprocess.Popen(command, env=environment, **quiet)
-        time.sleep(moments.uniform(0.5, 1) * duration)
-        process.kill()
-        process.wait()
+    for _ in range(5):
+        command = begin(*arguments, f"--workdir={tmp_path / 'killed'}")
+        time.sleep(moments.uniform(0.4, 1) * duration)
+        command.kill()
     assert (tmp_path / "killed" / METRICS).exists(), "every kill came before training"
     if not (tmp_path / "killed" / RESULT).exists():
-        done = launch(module, *arguments, f"--workdir={tmp_path / 'killed'}")
+        done = launch(*arguments, f"--workdir={tmp_path / 'killed'}")
         assert done.returncode == 0, done.stderr
     assert records(tmp_path / "killed") == records(tmp_path / "whole")
     killed, whole = (json.loads((tmp_path / name / RESULT).read_text()) for name in ("killed", "whole"))

@@ -77,7 +77,10 @@ def test_how_steps_are_grouped_into_calls_changes_nothing(finished, tmp_path):
     path, _ = finished
     run(tiny(log_interval=3), str(tmp_path / "run"))
     for ours, theirs in zip(records(tmp_path / "run"), records(path), strict=True):
-        np.testing.assert_allclose(list(ours.values()), list(theirs.values()), rtol=1e-6)
+        assert ours.keys() == theirs.keys()
+        for name, value in ours.items():
+            rounding = 1e-3 if "ami" in name else 0  # of pixels that two components claim alike
+            np.testing.assert_allclose(value, theirs[name], rtol=1e-6, atol=rounding, err_msg=name)
 
 
 def test_the_training_step_is_compiled_once(tmp_path):

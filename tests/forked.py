@@ -1,0 +1,58 @@
+"""`python -m module` without the seconds that the imports take: in a fork of a process that has made them."""
+
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+from multiprocessing import forkserver
+from pathlib import Path
+
+import jax
+
+LIBRARIES = ("absl.app", "flax.linen", "h5py", "matplotlib.pyplot", "nem_jax", "optax", "orbax.checkpoint", "PIL.Image")
+"""What the commands import, but for their own modules: those define flags, once a process."""
+
+_context = multiprocessing.get_context("forkserver")
+
+
+def prepare(environment: dict[str, str]) -> None:
+    """Start the process that all others are forks of, with these variables: JAX reads its own when it is imported."""
+    _context.set_forkserver_preload(list(LIBRARIES))
+    before = dict(os.environ)
+    os.environ.update(environment)
+    forkserver.ensure_running()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+class Command:
+    """`python -m module *arguments`, begun. What it says goes into `directory`."""
+
+    def __init__(self, directory: Path, module: str, *arguments: object, num_devices: int | None = None):
+        self._said = [directory / name for name in ("stdout", "stderr")]
+        argv = [module, *map(str, arguments)]
+        self._process = _context.Process(target=_run, args=(argv, self._said, num_devices))
+        self._process.start()
+
+    def kill(self) -> None:
+        """With -9."""
+        self._process.kill()
+        self._process.join()
+
+    def end(self, timeout: float) -> subprocess.CompletedProcess[str]:
+        """Wait for its end, so many seconds."""
+        self._process.join(timeout)
+        if self._process.is_alive():
+            self.kill()
+        stdout, stderr = (file.read_text() for file in self._said)
+        return subprocess.CompletedProcess([], self._process.exitcode, stdout, stderr)
+
+
+def _run(argv: list[str], said: list[Path], num_devices: int | None) -> None:
+    for descriptor, file in enumerate(said, 1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    if num_devices is not None:
+        jax.config.update("jax_num_cpu_devices", num_devices)
+    sys.argv = argv
+    runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
