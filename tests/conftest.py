@@ -4,19 +4,26 @@ The settings live here, so that they hold however pytest is started. Every jaxty
 check in the suite (`test_em.py` shows that it is on); users pay nothing for it.
 """
 
+import os
 import sys
 from typing import Any, NamedTuple
 
+import forked
 import jax
 import jax.numpy as jnp
 import numpy as np
-import forked
 import pytest
 from jaxtyping import install_import_hook
 
 if "nem_jax" in sys.modules:
     raise RuntimeError("nem_jax was imported before its shape checks were installed")
 install_import_hook("nem_jax", "beartype.beartype")
+
+EMITTERS = "xla_cpu_use_fusion_emitters"
+"""Half of the work of compiling, unless one does without them; later versions of XLA cannot."""
+HAS_CHOICE = jax.__version_info__ < (0, 11)
+if HAS_CHOICE:
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{EMITTERS}=false"  # read at the first computation
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 8)  # simulated, for the tests of several; the others see one
@@ -62,6 +69,12 @@ def _quick_compilation(request):
     jax.config.update("jax_disable_most_optimizations", request.node.path.stem in QUICKLY_COMPILED)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="session")
+def users_compiler():
+    """Options of `jax.jit`: what this suite leaves out for the sake of speed."""
+    return {EMITTERS: True} if HAS_CHOICE else {}
 
 
 @pytest.fixture

@@ -98,8 +98,13 @@ class Compared(NamedTuple):
     grads: Any
 
 
-@functools.cache
-def _compared(name):
+@pytest.fixture(scope="module")
+def compared_of(users_compiler):
+    """`compared_of(name)`: as users run it."""
+    return functools.cache(functools.partial(_compared, users_compiler))
+
+
+def _compared(compiler_options, name):
     program, golden = PROGRAMS[name], {}
     for path in sorted(FOLDER.glob(program.files)):
         with np.load(path) as file:
@@ -108,10 +113,10 @@ def _compared(name):
     for owner, layer, leaf in WEIGHTS:
         if owner == name:
             params[layer][leaf] = jnp.asarray(golden["w/" + _original_name(program, layer, leaf)])
-    return Compared(program, golden, params, *_ours(program, golden, params))
+    return Compared(program, golden, params, *_ours(program, golden, params, compiler_options))
 
 
-def _ours(program, golden, params):
+def _ours(program, golden, params, compiler_options):
     """(loss, losses of each step, upper bounds, trajectory, gradients), batch first."""
     x_noisy = jnp.asarray(golden["corrupted"][:-1, :, 0].swapaxes(0, 1))
     x = jnp.asarray(golden["target"][1:, :, 0].swapaxes(0, 1))
@@ -134,13 +139,14 @@ def _ours(program, golden, params):
         total, rest = jax.vmap(example, (None, 0, 0, 0))(params, x_noisy, x, jnp.asarray(golden["gamma_init"]))
         return jnp.mean(total), rest
 
-    (loss, rest), grads = jax.jit(jax.value_and_grad(batch, has_aux=True))(params)
+    step = jax.jit(jax.value_and_grad(batch, has_aux=True), compiler_options=compiler_options)
+    (loss, rest), grads = step(params)
     return loss, *rest, grads
 
 
 @pytest.fixture(name="compared", scope="module", params=PROGRAMS)
-def _each_program(request):
-    return _compared(request.param)
+def _each_program(request, compared_of):
+    return compared_of(request.param)
 
 
 @pytest.mark.smoke
@@ -175,10 +181,10 @@ def _tolerance(name, layer, leaf):
 
 @pytest.mark.smoke
 @pytest.mark.parametrize(("name", "layer", "leaf"), WEIGHTS)
-def test_gradient(relative_error, name, layer, leaf):
+def test_gradient(compared_of, relative_error, name, layer, leaf):
     """Whole; or of the largest tensors some entries, the sums of all rows and columns, and the norm."""
-    golden, original = _compared(name).golden, _original_name(PROGRAMS[name], layer, leaf)
-    grad = np.asarray(_compared(name).grads[layer][leaf])
+    golden, original = compared_of(name).golden, _original_name(PROGRAMS[name], layer, leaf)
+    grad = np.asarray(compared_of(name).grads[layer][leaf])
     if "grad/" + original in golden:
         assert relative_error(grad, golden["grad/" + original]) <= _tolerance(name, layer, leaf)
         return
@@ -190,15 +196,15 @@ def test_gradient(relative_error, name, layer, leaf):
 
 
 @pytest.mark.parametrize(("name", "layer", "leaf"), WEIGHTS)
-def test_adam_step(relative_error, name, layer, leaf):
+def test_adam_step(compared_of, relative_error, name, layer, leaf):
     """The original optimiser's first step from its own gradients, or ours where the file has but some of them.
 
     It adds 1e-8 to sqrt(v) before the bias correction, which for the first step is an epsilon of optax's of
     1e-8 / sqrt(1 - 0.999). It shows in weights with tiny gradients, whose step is not of full length.
     """
-    golden, original = _compared(name).golden, _original_name(PROGRAMS[name], layer, leaf)
+    golden, original = compared_of(name).golden, _original_name(PROGRAMS[name], layer, leaf)
     before = np.ravel(golden["w/" + original])
-    grad = np.ravel(golden.get("grad/" + original, _compared(name).grads[layer][leaf]))
+    grad = np.ravel(golden.get("grad/" + original, compared_of(name).grads[layer][leaf]))
     if "adam1/" + original in golden:
         after = np.ravel(golden["adam1/" + original])
     else:

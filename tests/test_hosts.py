@@ -10,13 +10,20 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.static_shapes.config import get_config
 from nem_jax import hosts
 from nem_jax.training.logs import METRICS
-from nem_jax.training.run import run
 from nem_jax.training.workdir import RESULT
 
 MAX_EPOCHS = 6
+COMMAND = (
+    "experiments.static_shapes.run",
+    "--config=experiments/static_shapes/config.py:smoke",
+    "--config.data.num_training=128",
+    "--config.data.num_validation=32",
+    "--config.data.num_test=32",
+    "--config.training.batch_size=16",
+    f"--config.training.max_epochs={MAX_EPOCHS}",
+)
 
 
 def free_port():
@@ -29,9 +36,7 @@ def free_port():
 def begin_two(begin, workdir, *arguments):
     """Two processes of one run in `workdir`; the second has further arguments. Both are ended."""
     command = [
-        "experiments.static_shapes.run",
-        "--config=experiments/static_shapes/config.py:smoke",
-        f"--config.training.max_epochs={MAX_EPOCHS}",
+        *COMMAND,
         f"--workdir={workdir}",
         f"--coordinator=127.0.0.1:{free_port()}",
         "--num_processes=2",
@@ -51,7 +56,7 @@ def records(path):
     return [json.loads(line) for line in (path / METRICS).read_text().splitlines()]
 
 
-def test_two_processes_resume_after_kill_9_of_one(begin, use_devices, tmp_path):
+def test_two_processes_resume_after_kill_9_of_one(begin, tmp_path):
     """And reach the numbers of one process with as many devices."""
     with begin_two(begin, tmp_path / "run") as commands:
         deadline = time.monotonic() + 120
@@ -70,16 +75,14 @@ def test_two_processes_resume_after_kill_9_of_one(begin, use_devices, tmp_path):
         assert "epoch    1 " not in done[0].stdout
         assert f"epoch    {MAX_EPOCHS} " in done[0].stdout
         assert "AMI" not in done[1].stdout
-    use_devices(4)
-    config = get_config("smoke")
-    config.training.max_epochs = MAX_EPOCHS
-    whole = run(config, str(tmp_path / "whole"))
+    whole = begin(*COMMAND, f"--workdir={tmp_path / 'whole'}", num_devices=4).end(timeout=200)
+    assert whole.returncode == 0, whole.stderr
     assert len(records(tmp_path / "run")) == MAX_EPOCHS
     for ours, theirs in zip(records(tmp_path / "run"), records(tmp_path / "whole"), strict=True):
         for name in ("step", "epoch", "train_total", "valid_total"):
             np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5)
-    ours = json.loads((tmp_path / "run" / RESULT).read_text())["runs"]
-    np.testing.assert_allclose(ours[0]["scores"]["total"], whole["runs"][0]["scores"]["total"], rtol=1e-5)
+    ours, theirs = (json.loads((tmp_path / name / RESULT).read_text())["runs"][0] for name in ("run", "whole"))
+    np.testing.assert_allclose(ours["scores"]["total"], theirs["scores"]["total"], rtol=1e-5)
 
 
 def test_processes_of_different_configurations_are_refused(begin, tmp_path):

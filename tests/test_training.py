@@ -23,6 +23,7 @@ from nem_jax.weights import read_weights, weights_sha256
 
 def tiny(**training):
     config = get_config("smoke")
+    config.data.num_training, config.training.batch_size = 128, 16
     config.training.update(training)
     return config
 
@@ -79,7 +80,7 @@ def test_how_steps_are_grouped_into_calls_changes_nothing(finished, tmp_path):
     for ours, theirs in zip(records(tmp_path / "run"), records(path), strict=True):
         assert ours.keys() == theirs.keys()
         for name, value in ours.items():
-            rounding = 1e-3 if "ami" in name else 0  # of pixels that two components claim alike
+            rounding = 1e-3 if "ami" in name or "ari" in name else 0  # of pixels that two components claim alike
             np.testing.assert_allclose(value, theirs[name], rtol=1e-6, atol=rounding, err_msg=name)
 
 
@@ -130,8 +131,8 @@ def poisoned(training):
 def test_a_step_that_is_not_finite_stops_the_run_and_is_not_applied(tmp_path):
     """Example 70 is NaN, and of an epoch's 8 batches one holds it."""
     training = Training.of(build_experiment(tiny()))
-    order = jax.random.permutation(jax.random.fold_in(training.keys.shuffle[0], 1), 512)
-    bad_step = int(np.flatnonzero(np.asarray(order) == 70)[0]) // 64 + 1
+    order = jax.random.permutation(jax.random.fold_in(training.keys.shuffle[0], 1), 128)
+    bad_step = int(np.flatnonzero(np.asarray(order) == 70)[0]) // 16 + 1
     with pytest.raises(FloatingPointError, match=f"^step {bad_step}: the loss or its gradient is not finite"):
         loop.train(poisoned(training), tmp_path)
     assert not (tmp_path / METRICS).read_text()
@@ -161,8 +162,8 @@ def test_shuffled_epochs_visit_every_example_once(tmp_path, monkeypatch):
     take = loop.take_steps
     monkeypatch.setattr(loop, "take_steps", lambda t, s, chunk, on: (seen.append(chunk[0]), take(t, s, chunk, on))[1])
     loop.train(Training.of(build_experiment(tiny())), tmp_path)
-    epochs = np.concatenate(seen).reshape(2, 512)
-    assert [sorted(epoch) for epoch in epochs] == [list(range(512))] * 2
+    epochs = np.concatenate(seen).reshape(2, 128)
+    assert [sorted(epoch) for epoch in epochs] == [list(range(128))] * 2
     assert (epochs[0] != epochs[1]).mean() > 0.9
 
 
@@ -182,15 +183,15 @@ def save_then_stop(self, state, save=Checkpoints.save):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "smoke"])
-def test_every_named_configuration_takes_two_steps(name, tmp_path):
+def test_every_named_configuration_takes_two_steps(name):
     """At its own K, cell, noise and loss; fewer EM steps, hidden units and examples."""
     config = get_config(name)
     config.model.num_steps, config.model.hidden_size = 2, 8
-    config.data.num_training, config.data.num_validation, config.data.num_test = 32, 16, 16
-    config.training.batch_size, config.training.max_epochs, config.training.log_interval = 16, 1, 2
-    state = loop.train(Training.of(build_experiment(config)), tmp_path)
+    config.training.batch_size = 16
+    training = Training.of(build_experiment(config))
+    state, losses = loop.take_steps(training, loop.create(training), np.arange(32).reshape(1, 2, 16), np.array([True]))
     assert state.step.tolist() == [2]
-    assert np.isfinite(list(records(tmp_path)[0].values())).all()
+    assert np.isfinite(losses).all()
 
 
 def test_grey_images_train_too(tmp_path):
