@@ -54,8 +54,8 @@ def test_stages_set_their_fields_and_nothing_else():
 @pytest.mark.parametrize(
     ("stage", "sentence"),
     [
-        ({"data.digit_pol": 5}, "stages[0] sets data.digit_pol, which is no field of data or training"),
-        ({"model.num_steps": 5}, "stages[0] sets model.num_steps, which is no field of data or training"),
+        ({"data.digit_pol": 5}, "stages[0] sets data.digit_pol, which is no field of data or training, nor"),
+        ({"model.hidden_size": 5}, "stages[0] sets model.hidden_size, which is no field of data or training, nor"),
         ({"data.image_size": 24}, "stages[0] sets data.image_size, which all stages share"),
         ({"training.init_from": "x"}, "stages[0] sets training.init_from, which all stages share"),
         (["data.digit_pool", 5], "stages[0] must be a dictionary of dotted fields, got ['data.digit_pool', 5]"),

@@ -116,18 +116,71 @@ def _transpose(linear: Callable[[jax.Array], jax.Array], shape: tuple[int, ...],
     return result
 
 
+def _conv_cpu(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """Matrix products where there are few channels, on one side or the other: `lax.conv` idles there."""
+    num_taps, (inputs, outputs) = kernel.shape[0] * kernel.shape[1], kernel.shape[2:]
+    if num_taps * inputs <= outputs:
+        return jnp.einsum("nhwabi,abio->nhwo", _windows(x, geometry), kernel, precision=geometry.precision)
+    if geometry.stride == 1 and num_taps * outputs <= 2 * inputs:
+        before = kernel.shape[0] - 1 - geometry.padding[0]
+        turned = jnp.flip(kernel, (0, 1))
+        return _overlap_add("nhwi,abio->nhwabo", x, turned, 1, before, geometry.output, geometry.precision)
+    return _conv(x, kernel, geometry)
+
+
 def _conv_input_cpu(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    """A convolution of y, its pixels `stride` apart, with the kernel turned round."""
+    """A window for each pixel of y, the windows laid over each other; with stride 1 a convolution does that better."""
+    if geometry.stride > 1:
+        before, image = geometry.padding[0], geometry.image
+        return _overlap_add("nhwo,abio->nhwabi", y, kernel, geometry.stride, before, image, geometry.precision)
     padding = []
     for size, taps, outputs in zip(geometry.image, geometry.kernel, geometry.output, strict=True):
-        padding.append(
-            (taps - 1 - geometry.padding[0], size - 1 + geometry.padding[0] - (outputs - 1) * geometry.stride)
-        )
+        padding.append((taps - 1 - geometry.padding[0], size - 1 + geometry.padding[0] - (outputs - 1)))
     turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    dilation = (geometry.stride,) * 2
     return jax.lax.conv_general_dilated(
-        y, turned, (1, 1), padding, lhs_dilation=dilation, dimension_numbers=_DIMENSIONS, precision=geometry.precision
+        y, turned, (1, 1), padding, dimension_numbers=_DIMENSIONS, precision=geometry.precision
     )
+
+
+def _windows(x: jax.Array, geometry: Geometry) -> jax.Array:
+    """What each output pixel sees of x, `[N, H2, W2, h, w, I]`."""
+    x = jnp.pad(x, ((0, 0), geometry.padding, geometry.padding, (0, 0)))
+    (height, width), stride = geometry.output, geometry.stride
+    taps = [
+        x[:, i : i + (height - 1) * stride + 1 : stride, j : j + (width - 1) * stride + 1 : stride]
+        for i, j in np.ndindex(*geometry.kernel)
+    ]
+    return jnp.stack(taps, axis=3).reshape(-1, height, width, *geometry.kernel, x.shape[3])
+
+
+def _overlap_add(
+    equation: str,
+    pixels: jax.Array,
+    kernel: jax.Array,
+    stride: int,
+    before: int,
+    image: tuple[int, int],
+    precision: str | None,
+) -> jax.Array:
+    """Windows, one of each pixel and kernel as `equation` has it, `stride` apart and added up where they overlap.
+
+    The image begins `before` pixels inside the first window. A tap is `stride` times a shift by whole windows, and a
+    phase within one: shifts are added, phases then laid out in space.
+    """
+    shifts = [-(-taps // stride) for taps in kernel.shape[:2]]
+    missing = [(0, n * stride - taps) for n, taps in zip(shifts, kernel.shape[:2], strict=True)]
+    kernel = jnp.pad(kernel, [*missing, (0, 0), (0, 0)])
+    windows = jnp.einsum(equation, pixels, kernel, precision=precision)
+    count, height, width, channels = *windows.shape[:3], windows.shape[-1]
+    windows = windows.reshape(count, height, width, shifts[0], stride, shifts[1], stride, channels)
+    placed = [
+        jnp.pad(windows[:, :, :, i, :, j], [(0, 0), (i, shifts[0] - 1 - i), (j, shifts[1] - 1 - j)] + [(0, 0)] * 3)
+        for i, j in np.ndindex(*shifts)
+    ]
+    total = functools.reduce(jnp.add, placed)
+    total = total.transpose(0, 1, 3, 2, 4, 5).reshape(count, -1, total.shape[2] * stride, channels)
+    crop = [(-before, size + before - found, 0) for size, found in zip(image, total.shape[1:3], strict=True)]
+    return jax.lax.pad(total, jnp.zeros((), total.dtype), [(0, 0, 0), *crop, (0, 0, 0)])
 
 
 def _conv_kernel_cpu(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
@@ -177,6 +230,7 @@ _conv_input_p = _define("conv_input", _conv_input)
 _conv_kernel_p = _define("conv_kernel", _conv_kernel)
 
 _lower(_conv_p, _conv)
+_lower(_conv_p, _conv_cpu, "cpu")
 _lower(_conv_input_p, _conv_input)
 _lower(_conv_input_p, _conv_input_cpu, "cpu")
 _lower(_conv_kernel_p, _conv_kernel)
