@@ -97,7 +97,7 @@ class ConvRNNEMCell(nn.Module):
 
 
 def elu(x: jax.Array) -> jax.Array:
-    """exp(x) - 1 below 0, as the original program has it; `nn.elu` spends five times as long on the last digits at 0."""
+    """exp(x) - 1 below 0. Near 0 `nn.elu` is more exact, by less than an addition rounds, and takes longer."""
     return jnp.where(x > 0, x, jnp.exp(jnp.where(x > 0, 0, x)) - 1)
 
 
