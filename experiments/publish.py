@@ -22,7 +22,7 @@ from experiments.trained import evaluate_subject, load_subject
 from nem_jax.evaluation import mean_std, summarise
 from nem_jax.launch import launch
 from nem_jax.pretrained import DIRECTORY
-from nem_jax.training.logs import METRICS
+from nem_jax.training.logs import read_records
 from nem_jax.training.workdir import OVERVIEW, WEIGHTS, portable, read_result, to_json, write_json
 from nem_jax.types import Params
 from nem_jax.weights import read_weights, weights_sha256, write_weights
@@ -73,8 +73,7 @@ def without_seeds(config: dict[str, Any]) -> dict[str, Any]:
 
 def learning_curves(workdir: Path) -> list[dict[str, list[float]]]:
     """Validation loss and AMI after each epoch of each seed, from the run's metrics.jsonl, all stages in order."""
-    files = sorted(workdir.glob(f"stage_*/{METRICS}")) or [workdir / METRICS]
-    records = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    records = [record for path in sorted(workdir.glob("stage_*")) or [workdir] for record in read_records(path)]
     columns = {"valid_loss": "valid_total", "valid_ami_max": "valid_ami_max_mean"}
     epochs = [record.get("per_seed", {name: [value] for name, value in record.items()}) for record in records]
 

@@ -110,32 +110,37 @@ def _await_others(port: int, num_processes: int, timeout: int) -> None:
         except OSError as error:
             raise ValueError(f"--coordinator: process 0 cannot listen on port {port}: {error.strerror}") from error
         opened.enter_context(server)
-        while len(present := {n: c for n, c in present.items() if _waits(c)}) < num_processes - 1:
+        while len(present) < num_processes - 1:
             server.settimeout(max(deadline - time.monotonic(), 0.001))
             try:
                 connection = opened.enter_context(server.accept()[0])
             except TimeoutError as error:
-                missing = sorted(set(range(1, num_processes)) - present.keys())
+                missing = sorted(set(range(1, num_processes)) - _waiting(present).keys())
                 raise ValueError(f"--num_processes: processes {missing} did not come within {timeout} s") from error
             told = _receive(connection)
             if told.isdigit() and 0 < int(told) < num_processes:
                 present[int(told)] = connection  # one that was started again takes its own place
             else:
                 connection.close()
+            present = _waiting(present)
         for connection in present.values():
             with contextlib.suppress(OSError):
                 connection.sendall(_GO)
 
 
-def _waits(connection: socket.socket) -> bool:
-    """Whether the other side is still there; it says nothing more."""
+def _waiting(present: dict[int, socket.socket]) -> dict[int, socket.socket]:
+    """Those that have not hung up; they say nothing more."""
+    return {number: connection for number, connection in present.items() if not _has_hung_up(connection)}
+
+
+def _has_hung_up(connection: socket.socket) -> bool:
     connection.settimeout(0)
     try:
-        return bool(connection.recv(1, socket.MSG_PEEK))
+        return not connection.recv(1, socket.MSG_PEEK)
     except BlockingIOError:
-        return True
-    except OSError:
         return False
+    except OSError:
+        return True
 
 
 def _receive(connection: socket.socket) -> bytes:

@@ -1,5 +1,6 @@
 """`python -m module` without the seconds that the imports take: in a fork of a process that has made them."""
 
+import atexit
 import multiprocessing
 import os
 import runpy
@@ -31,8 +32,10 @@ class Command:
 
     def __init__(self, directory: Path, module: str, *arguments: object, num_devices: int | None = None):
         self._said = [directory / name for name in ("stdout", "stderr")]
-        argv = [module, *map(str, arguments)]
-        self._process = _context.Process(target=_run, args=(argv, self._said, num_devices))
+        for file in self._said:
+            file.touch()
+        self._argv = [module, *map(str, arguments)]
+        self._process = _context.Process(target=_run, args=(self._argv, self._said, num_devices), daemon=True)
         self._process.start()
 
     def kill(self) -> None:
@@ -41,12 +44,15 @@ class Command:
         self._process.join()
 
     def end(self, timeout: float) -> subprocess.CompletedProcess[str]:
-        """Wait for its end, so many seconds."""
+        """Wait for its end, so many seconds; then kill it, and say so."""
         self._process.join(timeout)
-        if self._process.is_alive():
+        late = self._process.is_alive()
+        if late:
             self.kill()
         stdout, stderr = (file.read_text() for file in self._said)
-        return subprocess.CompletedProcess([], self._process.exitcode, stdout, stderr)
+        if late:
+            raise subprocess.TimeoutExpired(self._argv, timeout, stdout, stderr)
+        return subprocess.CompletedProcess(self._argv, self._process.exitcode, stdout, stderr)
 
 
 def _run(argv: list[str], said: list[Path], num_devices: int | None) -> None:
@@ -55,4 +61,7 @@ def _run(argv: list[str], said: list[Path], num_devices: int | None) -> None:
     if num_devices is not None:
         jax.config.update("jax_num_cpu_devices", num_devices)
     sys.argv = argv
-    runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
+    finally:
+        atexit._run_exitfuncs()  # JAX leaves a distributed program there; multiprocessing would pass it over

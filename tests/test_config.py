@@ -48,7 +48,13 @@ def test_stages_set_their_fields_and_nothing_else():
     assert len(stages) == 2
     pools = [stage.load_data().splits["training"].source.pictures.shape[0] for stage in stages]
     assert pools == [5, 1250]
-    assert stages[0].model.num_steps == stages[1].model.num_steps
+    assert stages[0].model == stages[1].model
+
+
+def test_stages_set_the_number_of_em_steps_too():
+    stages = build_stages(flying_shapes.get_config("rnn_em_best"))
+    assert [stage.model.num_steps for stage in stages] == [8, 20]
+    assert [stage.training.batch_size for stage in stages] == [16, 32]
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 """The convolutional cells: sizes, and what their golden test cannot see (flying MNIST's depth and input norm)."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from nem_jax.distributions import Bernoulli, Gaussian
-from nem_jax.networks.conv_cell import ConvRNNEMCell, normalised
+from nem_jax.networks.conv_cell import ConvRNNEMCell, elu, normalised
 
 FLYING_SHAPES = ConvRNNEMCell(100, Bernoulli().activation, features=(32, 64))
 FLYING_MNIST = ConvRNNEMCell(250, Gaussian().activation, features=(32, 64, 128), normalise_input=True)
@@ -60,3 +61,13 @@ def test_an_image_that_cannot_be_halved_is_refused():
     """28 pixels can be halved twice, not three times: the decoder would return another size."""
     with pytest.raises(ValueError, match=r"28x28 .* 3 convolutions of stride 2 need multiples of 8"):
         init(ConvRNNEMCell(5, Gaussian().activation, features=(2, 2, 2)), 28)
+
+
+@pytest.mark.parametrize(("dtype", "rounding"), [("float32", 0), ("bfloat16", 0.01)])
+def test_elu_is_flaxs(dtype, rounding):
+    """Value and slope, near 0 too."""
+    x = jnp.array([-30, -1, -0.1, -0.005, -0.001, 0, 0.5, 3], dtype)
+    for ours, theirs in ((elu, nn.elu), (jax.vmap(jax.grad(elu)), jax.vmap(jax.grad(nn.elu)))):
+        found, expected = ours(x), theirs(x)
+        assert found.dtype == x.dtype
+        np.testing.assert_allclose(found.astype("float32"), expected.astype("float32"), rtol=rounding, atol=1e-7)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nem_jax import hosts
-from nem_jax.training.logs import METRICS
+from nem_jax.training.logs import METRICS, read_records
 from nem_jax.training.workdir import RESULT
 
 MAX_EPOCHS = 6
@@ -52,16 +52,12 @@ def begin_two(begin, workdir, *arguments):
             one.kill()
 
 
-def records(path):
-    return [json.loads(line) for line in (path / METRICS).read_text().splitlines()]
-
-
 def test_two_processes_resume_after_kill_9_of_one(begin, tmp_path):
     """And reach the numbers of one process with as many devices."""
     with begin_two(begin, tmp_path / "run") as commands:
         deadline = time.monotonic() + 120
-        while not ((tmp_path / "run" / METRICS).exists() and len(records(tmp_path / "run")) > 1):  # one checkpoint
-            assert time.monotonic() < deadline, commands[0].end(timeout=0).stderr
+        while not ((tmp_path / "run" / METRICS).exists() and len(read_records(tmp_path / "run")) > 1):  # one checkpoint
+            assert time.monotonic() < deadline
             time.sleep(0.05)
         commands[1].kill()
         survivor = commands[0].end(timeout=60)
@@ -77,8 +73,8 @@ def test_two_processes_resume_after_kill_9_of_one(begin, tmp_path):
         assert "AMI" not in done[1].stdout
     whole = begin(*COMMAND, f"--workdir={tmp_path / 'whole'}", num_devices=4).end(timeout=200)
     assert whole.returncode == 0, whole.stderr
-    assert len(records(tmp_path / "run")) == MAX_EPOCHS
-    for ours, theirs in zip(records(tmp_path / "run"), records(tmp_path / "whole"), strict=True):
+    assert len(read_records(tmp_path / "run")) == MAX_EPOCHS
+    for ours, theirs in zip(read_records(tmp_path / "run"), read_records(tmp_path / "whole"), strict=True):
         for name in ("step", "epoch", "train_total", "valid_total"):
             np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5)
     ours, theirs = (json.loads((tmp_path / name / RESULT).read_text())["runs"][0] for name in ("run", "whole"))
@@ -147,18 +143,18 @@ def test_strangers_are_sent_away_and_one_started_again_takes_its_place(connected
     port = free_port()
     main = threading.Thread(target=hosts.connect, args=(f"127.0.0.1:{port}", 3, 0, 20))
     main.start()
-    said = [
-        b"",
-        b"GET /",
-        b"7",
-        b"1",
-    ]  # silent, another program, a wrong number, one that is gone before the others come
-    for words in said:
+    strangers = (b"", b"GET /", b"7")  # silent, another program, a number that nobody has
+    for words in (*strangers, b"1"):  # the last is gone before the others come
         with _connection(port) as stranger:
             stranger.sendall(words)
             time.sleep(0.3)
-    assert not connect_all(port, [1, 2], 3)
-    main.join(60)
+    second = threading.Thread(target=hosts.connect, args=(f"127.0.0.1:{port}", 3, 2, 20))
+    second.start()
+    second.join(1)
+    assert not connected, "the dead process 1 was counted"
+    assert not connect_all(port, [1], 3)
+    for thread in (main, second):
+        thread.join(60)
     assert len(connected) == 3
 
 

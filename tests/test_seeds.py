@@ -1,7 +1,5 @@
 """Several seeds in one program: each is what it is alone."""
 
-import json
-
 import jax
 import numpy as np
 import pytest
@@ -9,7 +7,7 @@ import pytest
 from experiments.static_shapes.config import get_config
 from nem_jax.config import SEED_MAPPINGS, build_experiment
 from nem_jax.training import loop
-from nem_jax.training.logs import METRICS
+from nem_jax.training.logs import METRICS, read_records
 from nem_jax.training.loop import Training
 from nem_jax.training.run import run
 from nem_jax.training.seeds import MAPPINGS, create_states, make_seed_keys, take_seed
@@ -65,8 +63,7 @@ def test_a_seed_among_others_is_what_it_is_alone(alone, tmp_path, mapping, rtol)
 
 def test_the_log_has_each_seed_and_their_mean(alone, tmp_path):
     run(tiny(5, SEEDS), str(tmp_path))
-    for line in (tmp_path / METRICS).read_text().splitlines():
-        record = json.loads(line)
+    for record in read_records(tmp_path):
         for name, values in record["per_seed"].items():
             assert len(values) == SEEDS
             assert record[name] == pytest.approx(np.mean(values))
@@ -96,7 +93,7 @@ def test_a_seed_that_has_stopped_rests_while_the_others_go_on(tmp_path, monkeypa
     third, last = (take_seed(after[number][0], 1) for number in (2, 4))
     jax.tree.map(np.testing.assert_array_equal, third, last)
     assert np.isnan(after[4][1]["train_total"]).tolist() == [False, True]
-    records = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
+    records = read_records(tmp_path)
     assert [record["per_seed"]["valid_total"][1] for record in records] == [1.0, 2.0, 3.0, None, None]
     assert records[4]["valid_total"] == 1.0
 

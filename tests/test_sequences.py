@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from nem_jax.training.logs import METRICS
+from nem_jax.training.logs import read_records
 from nem_jax.training.workdir import RESULT
 
 
@@ -56,7 +56,7 @@ def test_sequences_train_from_the_command_line(runs, name):
 def test_each_stage_goes_on_from_the_one_before(runs):
     run = runs / "smoke_seed0"
     assert [stage["epochs"] for stage in read(run / RESULT)["runs"][0]["stages"]] == [1, 1]
-    first, second = (json.loads((run / f"stage_{number}" / METRICS).read_text()) for number in (1, 2))
+    [first], [second] = (read_records(run / f"stage_{number}") for number in (1, 2))
     assert first["step"] == second["step"] == 6
     assert second["valid_total"] < first["valid_total"]
 

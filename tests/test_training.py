@@ -13,7 +13,7 @@ from experiments.static_shapes.config import NAMES, get_config
 from nem_jax.config import build_experiment
 from nem_jax.training import loop, step
 from nem_jax.training.checkpoint import Checkpoints
-from nem_jax.training.logs import METRICS
+from nem_jax.training.logs import METRICS, read_records
 from nem_jax.training.loop import Training
 from nem_jax.training.run import run
 from nem_jax.training.state import create_state, make_keys, update_best
@@ -35,14 +35,10 @@ def finished(tmp_path_factory):
     return path, run(tiny(), str(path))
 
 
-def records(path):
-    return [json.loads(line) for line in (path / METRICS).read_text().splitlines()]
-
-
 @pytest.mark.smoke
 def test_a_run_learns_and_leaves_all_its_files(finished):
     path, result = finished
-    first, second = records(path)
+    first, second = read_records(path)
     assert second["train_total"] < 0.95 * first["train_total"]
     assert second["valid_total"] < 0.95 * first["valid_total"]
     assert json.loads((path / RESULT).read_text()) == result
@@ -59,7 +55,7 @@ def test_a_run_learns_and_leaves_all_its_files(finished):
 def test_a_run_repeats_bit_for_bit(finished, tmp_path):
     path, result = finished
     again = run(tiny(), str(tmp_path / "again"))
-    assert records(tmp_path / "again") == records(path)
+    assert read_records(tmp_path / "again") == read_records(path)
     assert again["runs"] == result["runs"]
 
 
@@ -67,9 +63,9 @@ def test_an_interrupted_run_resumes_bit_for_bit(finished, tmp_path, stop_at_chec
     """Stopped between the second epoch's line in metrics.jsonl and its checkpoint, the worst moment."""
     path, result = finished
     stop_at_checkpoint(8, lambda: run(tiny(), str(tmp_path / "run")))
-    assert len(records(tmp_path / "run")) == 2
+    assert len(read_records(tmp_path / "run")) == 2
     resumed = run(tiny(), str(tmp_path / "run"))
-    assert records(tmp_path / "run") == records(path)
+    assert read_records(tmp_path / "run") == read_records(path)
     assert resumed["runs"] == result["runs"]
 
 
@@ -77,7 +73,7 @@ def test_how_steps_are_grouped_into_calls_changes_nothing(finished, tmp_path):
     """One call of 3, 3 and 2 steps an epoch instead of two of 4."""
     path, _ = finished
     run(tiny(log_interval=3), str(tmp_path / "run"))
-    for ours, theirs in zip(records(tmp_path / "run"), records(path), strict=True):
+    for ours, theirs in zip(read_records(tmp_path / "run"), read_records(path), strict=True):
         assert ours.keys() == theirs.keys()
         for name, value in ours.items():
             rounding = 1e-3 if "ami" in name or "ari" in name else 0  # of pixels that two components claim alike
@@ -101,7 +97,7 @@ def test_training_stops_when_validation_no_longer_improves(tmp_path, monkeypatch
     assert training.stopped_early(state).tolist() == [True]
     assert state.best_epoch.tolist() == [2]
     assert state.best_loss.tolist() == [3.0]
-    assert [record["epoch"] for record in records(tmp_path)] == [1, 2, 3, 4]
+    assert [record["epoch"] for record in read_records(tmp_path)] == [1, 2, 3, 4]
 
 
 def test_the_best_weights_are_kept_apart():
@@ -174,7 +170,7 @@ def test_stopping_now_scores_the_best_weights_so_far(tmp_path, monkeypatch):
     monkeypatch.undo()
     result = run(tiny(), str(tmp_path), stop_now=True)
     assert (result["runs"][0]["epochs"], result["runs"][0]["stopped_early"]) == (1, False)
-    assert len(records(tmp_path)) == 1
+    assert len(read_records(tmp_path)) == 1
 
 
 def save_then_stop(self, state, save=Checkpoints.save):
@@ -184,7 +180,7 @@ def save_then_stop(self, state, save=Checkpoints.save):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "smoke"])
 def test_every_named_configuration_takes_two_steps(name):
-    """At its own K, cell, noise and loss; fewer EM steps, hidden units and examples."""
+    """Of the optimiser, at its own K, cell, noise and loss; fewer EM steps, hidden units and examples."""
     config = get_config(name)
     config.model.num_steps, config.model.hidden_size = 2, 8
     config.training.batch_size = 16
@@ -200,7 +196,7 @@ def test_grey_images_train_too(tmp_path):
     config.model.pixel_dist, config.model.e_sigma, config.model.noise = "gaussian", 0.25, "masked_uniform"
     config.model.gradient_gamma, config.model.step_weights, config.model.inter_weight = False, "all", 0.2
     loop.train(Training.of(build_experiment(config)), tmp_path)
-    assert np.isfinite(list(records(tmp_path)[0].values())).all()
+    assert np.isfinite(list(read_records(tmp_path)[0].values())).all()
 
 
 def test_no_two_random_streams_are_the_same():

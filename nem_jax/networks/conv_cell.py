@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from nem_jax.networks.cells import XAVIER
 from nem_jax.networks.convolution import conv, upsample_conv
+from nem_jax.networks.precision import at_least_float32
 
 LAYER_NORM_EPSILON = 1e-12
 INPUT_NORM_EPSILON = 1e-6
@@ -97,8 +98,9 @@ class ConvRNNEMCell(nn.Module):
 
 
 def elu(x: jax.Array) -> jax.Array:
-    """exp(x) - 1 below 0. Near 0 `nn.elu` is more exact, by less than an addition rounds, and takes longer."""
-    return jnp.where(x > 0, x, jnp.exp(jnp.where(x > 0, 0, x)) - 1)
+    """exp(x) - 1 below 0, in float32: near 0 `nn.elu` is more exact, by less than an addition rounds, and slower."""
+    negative = jnp.where(x > 0, 0, x).astype(at_least_float32(x.dtype))
+    return jnp.where(x > 0, x, (jnp.exp(negative) - 1).astype(x.dtype))
 
 
 def normalised(x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:

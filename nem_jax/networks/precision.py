@@ -25,6 +25,11 @@ def with_precision(cell: Cell, precision: str) -> Cell:
     return lambda *arguments: _cast(_call(cell, matmul, *_cast(arguments, jnp.bfloat16)), jnp.float32)
 
 
+def at_least_float32(dtype: Any) -> Any:
+    """What sums and differences of numbers of `dtype` are computed in before they are rounded to it."""
+    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+
+
 def _call(cell: Cell, matmul: str, *arguments: Any) -> Any:
     with jax.default_matmul_precision(matmul):
         return cell(*arguments)

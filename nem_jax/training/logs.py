@@ -14,6 +14,11 @@ from tqdm import tqdm
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 
 
+def read_records(directory: Path) -> list[dict[str, Any]]:
+    """What metrics.jsonl in `directory` says of each epoch."""
+    return [json.loads(line) for line in (directory / METRICS).read_text().splitlines()]
+
+
 class Logs:
     """The logs in `directory` from `step` on: what was written of later steps is cut off. A context manager."""
 
