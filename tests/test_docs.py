@@ -30,7 +30,7 @@ def test_every_module_configuration_and_file_named_exists(document):
         assert importlib.util.find_spec(module), module  # not imported: their flags would collide
     for path, name in re.findall(r"--config=(experiments/\w+/config\.py):(\w+)", text):
         importlib.import_module(path.removesuffix(".py").replace("/", ".")).get_config(name)
-    for link in re.findall(r"\]\(([\w./]+)\)", text):
+    for link in re.findall(r"(?:\]\(|<img src=\")([\w./]+)[)\"]", text):
         assert (document.parent / link).exists(), link
 
 
@@ -52,18 +52,33 @@ def test_the_architecture_names_every_module():
         assert f"{module.name} " in text, module.name
 
 
+def run_blocks(names, *beginnings):
+    """README's code blocks that contain these, one after the other, as they stand."""
+    for beginning in beginnings:
+        (code,) = [block for block in blocks((ROOT / "README.md").read_text()) if beginning in block]
+        exec(re.sub("^    ", "", code, flags=re.MULTILINE), names)
+
+
 @pytest.mark.smoke
 def test_the_readmes_own_cell_runs():
-    """The block 'As functions', as it stands."""
-    (code,) = [block for block in blocks((ROOT / "README.md").read_text()) if "def cell(" in block]
     keys = jax.random.split(jax.random.key(0), 5)
     shapes = {"encoder": (784, 64), "recurrent": (64, 64), "decoder": (64, 784)}
     params = {
         name: 0.05 * jax.random.normal(key, shape) for (name, shape), key in zip(shapes.items(), keys, strict=False)
     }
-    x = jax.random.bernoulli(keys[3], 0.2, (15, 28, 28, 1)).astype(jnp.float32)
+    images = jax.random.bernoulli(keys[3], 0.2, (2, 1, 28, 28, 1)).astype(jnp.float32)
+    x = jnp.tile(images[0], (15, 1, 1, 1))
     names = {"nem_jax": nem_jax, "functools": functools, "jax": jax, "jnp": jnp, "params": params, "key": keys[4],
-             "x": x, "x_noisy": x}  # fmt: skip
-    exec(re.sub("^    ", "", code, flags=re.MULTILINE), names)
+             "x": x, "x_noisy": x, "init": lambda key: params, "keys": keys[:2], "images": images}  # fmt: skip
+    run_blocks(names, "def cell(", "def objective(")
     assert names["trajectory"].gamma.shape == (15, 4, 28, 28, 1)
     assert jnp.isfinite(names["loss"].total)
+    assert all(jnp.any(grad != 0) for grad in names["grads"].values())
+
+
+def test_the_readmes_trained_weights_group_an_image():
+    names = {}
+    run_blocks(names, "load_pretrained(")
+    assert names["segmentation"].shape == (28, 28, 1)
+    scores = nem_jax.segmentation_scores(names["trajectory"].gamma[-1], names["example"].groups[0], num_groups=3)
+    assert scores.ami_max > 0.3

@@ -19,7 +19,6 @@ LAYERS = {
     "metrics": 1,
     "em": 2,
     "losses": 2,
-    "tagger": 2,
     "unroll": 3,
     "model": 3,
     "rollout": 3,
