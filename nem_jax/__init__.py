@@ -18,7 +18,7 @@ shall predict its own pixels (`intra_loss`) and know nothing of the others (`int
 pure: compose them with `jax.jit`, `jax.vmap` and `jax.grad`. Trained ones: `load_pretrained("static_shapes_rnn_em")`.
 
 Axes, always in this order: B batch, T EM steps (F = T + 1 frames), K components, H height, W width, C channels; M is
-the number of hidden units. To change K, the noise or the cell of an experiment, see its config.py and `nem_jax/config/`.
+the number of hidden units. To change K, noise or cell of an experiment, see its config.py and `nem_jax/config/`.
 """
 
 from nem_jax.corruption import bitflip, masked_uniform
