@@ -45,7 +45,17 @@ STRICT_DTYPES = {
 
 QUICKLY_COMPILED = STRICT_DTYPES - {"test_golden", "test_metrics"} | {
     f"test_{name}"
-    for name in ("benchmark", "data_flying_mnist", "data_shapes", "devices", "evaluation", "hosts", "results", "seeds", "training")
+    for name in (
+        "benchmark",
+        "data_flying_mnist",
+        "data_shapes",
+        "devices",
+        "evaluation",
+        "hosts",
+        "results",
+        "seeds",
+        "training",
+    )
 }
 """Modules of many small programs that run once: XLA's optimisations take half their time. The goldens keep them."""
 
