@@ -126,7 +126,7 @@ def _conv_cpu(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     if geometry.stride == 1 and num_taps * outputs <= 2 * inputs:  # a decoder's last, 36 and 32: a third
         turned = jnp.flip(kernel, (0, 1))
         before = [taps - 1 - geometry.padding[0] for taps in geometry.kernel]
-        return _overlap_add("nhwi,abio->nhwabo", x, turned, 1, before, geometry.output, geometry.precision)
+        return _overlap_add(x, turned, 1, before, geometry.output, geometry.precision)
     return _conv(x, kernel, geometry)
 
 
@@ -134,7 +134,7 @@ def _conv_input_cpu(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.
     """A window for each pixel of y, the windows laid over each other; with stride 1 a convolution does that better."""
     if geometry.stride > 1:
         before, image = [geometry.padding[0]] * 2, geometry.image
-        return _overlap_add("nhwo,abio->nhwabi", y, kernel, geometry.stride, before, image, geometry.precision)
+        return _overlap_add(y, kernel.swapaxes(2, 3), geometry.stride, before, image, geometry.precision)
     padding = []
     for size, taps, outputs in zip(geometry.image, geometry.kernel, geometry.output, strict=True):
         padding.append((taps - 1 - geometry.padding[0], size - 1 + geometry.padding[0] - (outputs - 1)))
@@ -156,7 +156,6 @@ def _windows(x: jax.Array, geometry: Geometry) -> jax.Array:
 
 
 def _overlap_add(
-    equation: str,
     pixels: jax.Array,
     kernel: jax.Array,
     stride: int,
@@ -164,7 +163,7 @@ def _overlap_add(
     image: tuple[int, int],
     precision: str | None,
 ) -> jax.Array:
-    """Windows, one of each pixel and kernel as `equation` has it, `stride` apart and added up where they overlap.
+    """Windows, each a pixel's product with `kernel`, `stride` apart and added up where they overlap.
 
     The image begins `before` pixels (rows, columns) inside the first window. A tap is `stride` times a shift by whole
     windows, and a phase within one: shifts are added, phases then laid out in space.
@@ -173,7 +172,7 @@ def _overlap_add(
     missing = [(0, n * stride - taps) for n, taps in zip(shifts, kernel.shape[:2], strict=True)]
     kernel = jnp.pad(kernel, [*missing, (0, 0), (0, 0)])
     exact = at_least_float32(pixels.dtype)
-    windows = jnp.einsum(equation, pixels, kernel, precision=precision, preferred_element_type=exact)
+    windows = jnp.einsum("nhwi,abio->nhwabo", pixels, kernel, precision=precision, preferred_element_type=exact)
     count, height, width, channels = *windows.shape[:3], windows.shape[-1]
     windows = windows.reshape(count, height, width, shifts[0], stride, shifts[1], stride, channels)
     placed = [
