@@ -65,6 +65,19 @@ def test_the_command_measures_its_parts_and_draws_growth(command, config, tmp_pa
         command.measure()
 
 
+def test_five_seeds_are_measured_in_either_mapping(command, monkeypatch):
+    timed = []
+    monkeypatch.setattr(
+        command,
+        "training_step",
+        lambda config: timed.append((config.num_seeds, config.training.seed_mapping)) or {"ms": 1.0},
+    )
+    command.flags.FLAGS.parts = ["seeds"]
+    record, _ = command.measure()
+    assert set(record["seeds"]) == {"one", "sequence", "vmap"}
+    assert timed == [(1, None), (5, "sequence"), (5, "vmap")]
+
+
 def test_a_trace_can_be_opened(command, tmp_path):
     command.profile(str(tmp_path))
     assert list(tmp_path.rglob("*.xplane.pb"))
