@@ -65,6 +65,7 @@ LONGEST = ("test_sequences", "test_launch", "test_hosts", "test_devices", "test_
 
 def pytest_collection_modifyitems(items):
     """The longest modules first: a worker that begins one at the end leaves the other idle."""
+    forked.collect_rarely()
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(LONGEST)))
 

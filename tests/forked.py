@@ -1,6 +1,7 @@
 """`python -m module` without the seconds that the imports take: in a fork of a process that has made them."""
 
 import atexit
+import gc
 import multiprocessing
 import os
 import runpy
@@ -11,8 +12,18 @@ from pathlib import Path
 
 import jax
 
-LIBRARIES = ("absl.app", "flax.linen", "h5py", "matplotlib.pyplot", "nem_jax", "optax", "orbax.checkpoint", "PIL.Image")
+LIBRARIES = (
+    "absl.app", "flax.linen", "h5py", "matplotlib.pyplot", "nem_jax", "optax", "orbax.checkpoint", "PIL.Image",
+    "sklearn.datasets",
+)  # fmt: skip
 """What the commands import, but for their own modules: those define flags, once a process."""
+
+
+def collect_rarely() -> None:
+    """Tracing makes millions of objects that live on: looking for garbage among them takes a third of its time."""
+    gc.freeze()
+    gc.set_threshold(100_000)
+
 
 _context = multiprocessing.get_context("forkserver")
 
@@ -56,6 +67,7 @@ class Command:
 
 
 def _run(argv: list[str], said: list[Path], num_devices: int | None) -> None:
+    collect_rarely()
     for descriptor, file in enumerate(said, 1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     if num_devices is not None:

@@ -143,7 +143,8 @@ def test_a_sequence_shorter_than_the_em_steps_is_refused(launch, tmp_path, asser
 
 def test_killed_at_any_moment_it_resumes_to_the_same_numbers(launch, begin, tmp_path):
     """kill -9 at five random moments, of which some come too late; the next start finishes the run."""
-    small = ("--config.data.num_training=128", "--config.training.batch_size=16", "--config.training.max_epochs=6")
+    sizes = ("--config.data.num_training=128", "--config.data.num_validation=32", "--config.data.num_test=32")
+    small = (*sizes, "--config.training.batch_size=16", "--config.training.max_epochs=6")
     arguments = ("experiments.static_shapes.run", f"--config={CONFIG}", *small)
     for name in ("compiled", "whole"):  # the second is as quick as those that are killed
         start = time.monotonic()
