@@ -16,9 +16,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from nem_jax import devices, losses, metrics
+from nem_jax.compilation import Jit
 from nem_jax.data.split import Dataset, Split
 from nem_jax.model import NEM, infer_likeliest, objective, target_frames
-from nem_jax.networks.convolution import COMPILER_OPTIONS
 from nem_jax.rollout import Rollout, rollout, rollout_losses
 from nem_jax.types import Example, Params, PRNGKey
 
@@ -48,7 +48,7 @@ def evaluate_example(model: NEM, params: Params, key: PRNGKey, example: Example,
     return Evaluation(loss, upper_bound, jax.vmap(score)(trajectory.gamma[scored], groups[scored]))
 
 
-@functools.partial(jax.jit, static_argnames=("model", "sample", "num_groups"), compiler_options=COMPILER_OPTIONS)
+@functools.partial(Jit, static_argnames=("model", "sample", "num_groups"))
 def evaluate_batch(
     model: NEM, params: Params, key: PRNGKey, sample: Any, source: Any, index: Int[Array, " B"], num_groups: int
 ) -> Evaluation:
@@ -133,7 +133,7 @@ class Examined(NamedTuple):
         return Examined(*(leaf[:, -1] for leaf in self))
 
 
-@functools.partial(jax.jit, static_argnames=("model", "sample"), compiler_options=COMPILER_OPTIONS)
+@functools.partial(Jit, static_argnames=("model", "sample"))
 def examine_batch(
     model: NEM, params: Params, key: PRNGKey, sample: Any, source: Any, index: Int[Array, " N"]
 ) -> Examined:
@@ -161,7 +161,7 @@ def examine(
     return devices.fetch(examine_batch(model, params, key, dataset.sample, source, index))
 
 
-@functools.partial(jax.jit, static_argnames=("model", "sample", "num_ahead"), compiler_options=COMPILER_OPTIONS)
+@functools.partial(Jit, static_argnames=("model", "sample", "num_ahead"))
 def rollout_batch(
     model: NEM, params: Params, key: PRNGKey, sample: Any, source: Any, index: Int[Array, " N"], num_ahead: int
 ) -> tuple[Rollout, Float[Array, "N S"]]:

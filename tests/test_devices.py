@@ -53,7 +53,7 @@ def steps_of(experiment):
     indices = np.arange(NUM_STEPS * BATCH_SIZE).reshape(1, NUM_STEPS, BATCH_SIZE) % 96
     batches, active = np.repeat(indices, num_seeds, axis=0), np.full(num_seeds, fill_value=True)
     arguments = loop.step_arguments(training, loop.create(training), batches, active)
-    compiled = train_steps.lower(*arguments).compile()
+    compiled = train_steps.jitted.lower(*arguments).compile()
     state, progress = jax.device_get(compiled(*arguments[1:]))
     return Steps(compiled.as_text(), compiled.cost_analysis()["flops"], state, progress.loss.total)
 

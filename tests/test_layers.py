@@ -23,6 +23,7 @@ LAYERS = {
     "model": 3,
     "rollout": 3,
     "config": 4,
+    "compilation": 4,
     "devices": 4,
     "hosts": 4,
     "evaluation": 5,

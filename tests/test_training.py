@@ -83,9 +83,9 @@ def test_how_steps_are_grouped_into_calls_changes_nothing(finished, tmp_path):
 def test_the_training_step_is_compiled_once(tmp_path):
     config = tiny(log_interval=3)  # a short last call in every epoch
     config.model.hidden_size = 31  # nothing in the cache
-    before = step.train_steps._cache_size()
+    before = step.train_steps.jitted._cache_size()
     run(config, str(tmp_path / "run"))
-    assert step.train_steps._cache_size() == before + 1
+    assert step.train_steps.jitted._cache_size() == before + 1
 
 
 def test_training_stops_when_validation_no_longer_improves(tmp_path, monkeypatch):

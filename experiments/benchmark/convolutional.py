@@ -20,10 +20,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.benchmark.contest import OURS, Contest, Run, build_ours, run_as_script, torch_threads
+from nem_jax.compilation import Jit
 from nem_jax.config import build_experiment
 from nem_jax.em import init_state
 from nem_jax.model import target_frames, to_frames
-from nem_jax.networks.convolution import COMPILER_OPTIONS
 from nem_jax.training.state import make_keys
 from nem_jax.training.step import batch_loss
 
@@ -128,9 +128,7 @@ def largest_difference(name: str) -> float:
         return x_noisy, target_frames(model, x), gamma
 
     x_noisy, targets, gamma = jax.jit(jax.vmap(drawn))(jax.random.split(keys.train, index.size), x.x)
-    loss_and_grads = jax.jit(
-        jax.value_and_grad(batch_loss, argnums=1, has_aux=True), static_argnums=0, compiler_options=COMPILER_OPTIONS
-    )
+    loss_and_grads = Jit(jax.value_and_grad(batch_loss, argnums=1, has_aux=True), static_argnums=0)
     (loss, _), grads = loss_and_grads(model, params, jax.random.split(keys.train, index.size), x.x)
 
     torch_model = _torch_model(name)

@@ -12,9 +12,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from nem_jax import devices
+from nem_jax.compilation import Jit
 from nem_jax.config import build_experiment
 from nem_jax.model import NEM
-from nem_jax.networks.convolution import COMPILER_OPTIONS
 from nem_jax.training import loop
 from nem_jax.training.loop import Training
 from nem_jax.training.step import batch_loss, train_steps
@@ -39,7 +39,7 @@ def training_step(config: ConfigDict) -> dict[str, float]:
 
     start = time.perf_counter()
     state = loop.create(training)
-    compiled = train_steps.lower(*arguments(state, 1)).compile()
+    compiled = train_steps.jitted.lower(*arguments(state, 1)).compile()
     compile_seconds = time.perf_counter() - start
 
     def turn(num_steps: int) -> float:
@@ -75,11 +75,11 @@ def flop_per_example(config: ConfigDict) -> float:
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size))
 
     grad = jax.grad(batch_loss, argnums=1, has_aux=True)
-    gradient = jax.jit(grad, static_argnums=0, compiler_options=COMPILER_OPTIONS)
+    gradient = Jit(grad, static_argnums=0)
 
     def flop(num_steps: int) -> float:
         short: NEM = replace(model, num_steps=num_steps, scan_unroll=None, remat="none")
-        analysis = gradient.lower(short, params, keys, x).compile().cost_analysis()
+        analysis = gradient.jitted.lower(short, params, keys, x).compile().cost_analysis()
         assert analysis is not None
         return analysis["flops"] / batch_size
 

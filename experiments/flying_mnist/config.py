@@ -2,8 +2,9 @@
 
     python -m experiments.flying_mnist.run --config=experiments/flying_mnist/config.py:staged --workdir=runs/mnist
 
-Names: `direct` (all digits from the start), `staged` (20, then 500, then all digits), `rnn_em_best` (beyond the paper: at
-first small batches of short sequences), `smoke` (seconds, two stages, on scikit-learn's digits). `--config.data.mnist_dir=DIRECTORY` holds MNIST's IDX files; else scikit-learn downloads it.
+Names: `direct` (all digits from the start), `staged` (20, then 500, then all digits), `rnn_em_best` (beyond the paper:
+at first small batches of short sequences), `smoke` (seconds, two stages, on scikit-learn's digits).
+`--config.data.mnist_dir=DIRECTORY` holds MNIST's IDX files; else scikit-learn downloads it.
 Expected test AMI: `PAPER`.
 """
 

@@ -23,11 +23,6 @@ from jaxtyping import Array, Float
 
 from nem_jax.networks.precision import at_least_float32
 
-COMPILER_OPTIONS = {
-    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
-}
-"""For `jax.jit` of what convolves: XLA's CPU backend then keeps its own convolutions, twice as fast as YNNPACK's."""
-
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 

@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from nem_jax import plots
+from nem_jax.compilation import Jit
 from nem_jax.config import Experiment
 from nem_jax.data.split import Dataset
 from nem_jax.devices import DATA, SEED, fetch, is_main, make_mesh, place, together, training_mesh
@@ -119,7 +120,7 @@ def create(training: Training, params: Params | None = None) -> TrainState:
     """A fresh state of each seed, `[S]`, on the run's devices; it begins with `params`, `[S]`, if they are given."""
     fresh = functools.partial(create_states, training.experiment.model, training.experiment.training.optimiser)
     of_seeds = NamedSharding(training.mesh, PartitionSpec(SEED))
-    return jax.jit(fresh, out_shardings=of_seeds)(*place((training.keys, params), training.mesh, SEED))
+    return Jit(fresh, out_shardings=of_seeds)(*place((training.keys, params), training.mesh, SEED))
 
 
 def restore_best(experiment: Experiment, path: Path) -> tuple[Params, np.ndarray]:

@@ -10,10 +10,10 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from nem_jax.compilation import Jit
 from nem_jax.devices import DATA, SEED
 from nem_jax.losses import StepLoss
 from nem_jax.model import NEM, example_loss
-from nem_jax.networks.convolution import COMPILER_OPTIONS
 from nem_jax.training.seeds import MAPPINGS
 from nem_jax.training.state import TrainState
 from nem_jax.types import Params, PRNGKey
@@ -104,7 +104,7 @@ def train_step(
     return jax.lax.cond(finite, apply, lambda state: state, state), loss, finite
 
 
-@functools.partial(jax.jit, static_argnames="program", donate_argnames="state", compiler_options=COMPILER_OPTIONS)
+@functools.partial(Jit, static_argnames="program", donate_argnames="state")
 def train_steps(
     program: Program,
     state: TrainState,
