@@ -52,12 +52,18 @@ class Source(NamedTuple):
 
 
 def sources(experiment: str, name: str, directory: Path) -> list[Source]:
-    """The weights of a configuration: every seed of its finished runs in `directory`, or else the package's."""
+    """The weights of a configuration: every seed of its finished runs in `directory`, or else the package's.
+
+    Other experiments' runs, whose configurations may have the same name, are passed over.
+    """
     paths = sorted(path for path in directory.glob(f"{name}*") if re.fullmatch(rf"{name}(_seed\d+)?", path.name))
     found = []
     for path in paths:
-        if (path / RESULT).exists():
-            found += [Source(str(path), {key: run[key] for key in TRAINING}) for run in read_result(path)["runs"]]
+        if not (path / RESULT).exists():
+            continue
+        result = read_result(path)
+        if result["config"]["experiment"] == experiment:
+            found += [Source(str(path), {key: run[key] for key in TRAINING}) for run in result["runs"]]
     seeds = [source.seed for source in found]
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"the runs of {name} in {directory} must hold different seeds, got {seeds}")
@@ -127,7 +133,7 @@ def compare(experiment: str, name: str, lines: list[Line], ylabel: str) -> None:
 
     def main() -> None:
         figure.produce(
-            figure.results(experiment, name),
+            lambda: figure.results(experiment, name),
             lambda: measure(experiment, lines),
             lambda record, _, path: draw(record, path, ylabel),
         )

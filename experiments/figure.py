@@ -29,14 +29,18 @@ def results(experiment: str, figure: str) -> Path:
 
 
 def produce(
-    default: Path, measure: Callable[[], Measured], draw: Callable[[dict[str, Any], dict[str, np.ndarray], Path], None]
+    default: Callable[[], Path],
+    measure: Callable[[], Measured],
+    draw: Callable[[dict[str, Any], dict[str, np.ndarray], Path], None],
 ) -> None:
     """Measure and write, or read, the numbers; then `draw(record, arrays, path without suffix)`.
+
+    The path is --output, or else `default()`, which may need other flags.
 
     Raises:
         ValueError: there are numbers already, which are not replaced; or none to draw from.
     """
-    path = Path(OUTPUT.value) if OUTPUT.value else default
+    path = Path(OUTPUT.value) if OUTPUT.value else default()
     file, arrays_file = beside(path, ".json"), beside(path, ".npz")
     if _REDRAW.value and not file.exists():
         raise ValueError(f"{file} does not exist: there is nothing to redraw")

@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags
 
 from experiments import table
-from experiments.trained import evaluate_subject, load_subject
+from experiments.trained import MNIST_DIR, evaluate_subject, load_subject
 from nem_jax.evaluation import mean_std, summarise
 from nem_jax.launch import launch
 from nem_jax.pretrained import DIRECTORY
@@ -60,7 +60,9 @@ def aggregate(results: list[dict[str, Any]], paper: dict[str, Any]) -> dict[str,
         "paper": paper,
         "seeds": seeds,
         **{name: [run[name] for run in runs] for name in ("epochs", "best_epoch", "stopped_early")},
+        "stages": [run.get("stages", []) for run in runs],
         **{name: [result[name] for result in results] for name in ("git_revision", "command")},
+        "earlier_starts": [result.get("earlier_starts", []) for result in results],
         "hardware": "; ".join(sorted({result["hardware"] for result in results})),
         "versions": first["versions"],
     }
@@ -85,16 +87,17 @@ def learning_curves(workdir: Path) -> list[dict[str, list[float]]]:
     return [{name: curve(column, index) for name, column in columns.items()} for index in range(num_seeds)]
 
 
-def package(workdir: Path) -> tuple[Params, float | None]:
+def package(workdir: Path, mnist_dir: str | None = None) -> tuple[Params, float | None]:
     """A run's weights as they come with the package, and by how much float16 moves its AMI, if that was measured.
 
-    Large weights are rounded to float16 if that moves the AMI of the test set by less than `MAX_AMI_CHANGE`.
+    Large weights are rounded to float16 if that moves the AMI of the test set by less than `MAX_AMI_CHANGE`; MNIST is
+    read where the training found it, or in `mnist_dir`.
     """
     params = read_weights(workdir / WEIGHTS)
     if sum(leaf.nbytes for leaf in jax.tree.leaves(params)) < LARGE_WEIGHTS:
         return params, None
     half = jax.tree.map(lambda leaf: leaf.astype(np.float16), params)
-    subject = load_subject(str(workdir))
+    subject = load_subject(str(workdir), {"data.mnist_dir": mnist_dir})
     rounded = subject._replace(params=jax.tree.map(lambda leaf: leaf.astype(np.float32), half))
     before, after = (summarise(evaluate_subject(one))["ami_max_mean"] for one in (subject, rounded))
     return half if abs(after - before) < MAX_AMI_CHANGE else params, after - before
@@ -120,8 +123,13 @@ def check_seeds(file: Path, seeds: int) -> None:
         raise ValueError(f"{file} has more seeds than the {seeds} given: remove it first to replace it")
 
 
-def publish(workdirs: list[Path], root: Path = Path(__file__).parent, weights: Path = DIRECTORY) -> None:
-    """Publish finished runs of one named configuration under `root`, their best weights in `weights`.
+def publish(
+    workdirs: list[Path],
+    root: Path = Path(__file__).parent,
+    weights: Path = DIRECTORY,
+    mnist_dir: str | None = None,
+) -> None:
+    """Publish finished runs of one named configuration under `root`, their best weights in `weights`; see `package`.
 
     Raises ValueError if a run is not finished, if its configuration is not the one its name says, or if a result
     of more seeds is there already.
@@ -142,15 +150,15 @@ def publish(workdirs: list[Path], root: Path = Path(__file__).parent, weights: P
     check_seeds(file, len(record["seeds"]))
     best, result = min(zip(workdirs, results, strict=True), key=lambda pair: best_run(pair[1])["best_valid_loss"])
     record["learning_curves"] = [curve for path in workdirs for curve in learning_curves(path)]
-    packaged, change = package(best)
+    packaged, change = package(best, mnist_dir)
     record["weights_sha256"], record["ami_change_by_float16"] = weights_sha256(packaged), change
-    write_json(file, record)
     arrays = (best / OVERVIEW).with_suffix(".npz")
     shutil.copyfile(arrays, target / f"{name}.npz")
     shutil.copyfile(best / OVERVIEW, target / f"{name}.png")
     write_weights(weights / f"{experiment}_{name}.safetensors", packaged)
     own = {**without_seeds(result["config"]), "seed": best_run(result)["seed"]}
     write_json(weights / f"{experiment}_{name}.json", own)
+    write_json(file, record)
     print(f"published {file} and {experiment}_{name}.safetensors")
 
 
@@ -158,7 +166,7 @@ def main() -> None:
     """Publish the runs that the flags name, and bring the table up to date."""
     if not _WORKDIRS.value:
         raise ValueError("give the runs to publish: --workdirs=runs/a,runs/b")
-    publish([Path(workdir) for workdir in _WORKDIRS.value])
+    publish([Path(workdir) for workdir in _WORKDIRS.value], mnist_dir=MNIST_DIR.value)
     table.write()
 
 

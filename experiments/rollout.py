@@ -13,7 +13,15 @@ import numpy as np
 from absl import flags
 
 from experiments import figure
-from experiments.trained import EXAMPLE, check_example, describe_subject, flag_fields, load_subject, trained_name
+from experiments.trained import (
+    EXAMPLE,
+    NUM_STEPS,
+    check_example,
+    describe_subject,
+    flag_fields,
+    load_subject,
+    trained_name,
+)
 from nem_jax import charts, plots
 from nem_jax.evaluation import over_split, quartiles, rollout_batch
 from nem_jax.launch import launch
@@ -26,7 +34,8 @@ _NUM_AHEAD = flags.DEFINE_integer("num_ahead", 20, "steps on the model's own pre
 
 def measure() -> figure.Measured:
     """Error of each step over the test set; prediction, gamma and psi of one example."""
-    subject = load_subject(trained_name(), flag_fields(), num_ahead=_NUM_AHEAD.value)
+    fields = {**flag_fields(), "model.num_steps": NUM_STEPS.value}
+    subject = load_subject(trained_name(), fields, num_ahead=_NUM_AHEAD.value)
     model, params, dataset = subject.experiment.model, subject.params, subject.dataset
     key, split, index = draw_key(subject.trained.seed, 0), dataset.splits["test"], np.array([check_example(subject)])
 
@@ -56,7 +65,7 @@ def draw(record: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> N
 
 def main() -> None:
     """Measure and draw."""
-    figure.produce(Path("runs") / "figures" / f"rollout_{Path(trained_name()).name}", measure, draw)
+    figure.produce(lambda: Path("runs") / "figures" / f"rollout_{Path(trained_name()).name}", measure, draw)
 
 
 if __name__ == "__main__":

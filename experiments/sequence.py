@@ -47,8 +47,11 @@ def draw(record: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> N
 
 def main() -> None:
     """Measure and draw."""
-    name = Path(trained_name()).name
-    figure.produce(Path("runs") / "figures" / f"sequence_{name}_{EXAMPLE.value}", measure, draw)
+
+    def default() -> Path:
+        return Path("runs") / "figures" / f"sequence_{Path(trained_name()).name}_{EXAMPLE.value}"
+
+    figure.produce(default, measure, draw)
 
 
 if __name__ == "__main__":

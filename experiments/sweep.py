@@ -55,7 +55,7 @@ def main() -> None:
         if not (workdir / RESULT).exists():
             run(config, str(workdir))
         if _PUBLISH.value:
-            publish.publish([workdir])
+            publish.publish([workdir], mnist_dir=MNIST_DIR.value)
             table.write()
 
 

@@ -48,9 +48,10 @@ def write() -> None:
 def _row(record: dict[str, Any], file: str) -> str:
     paper, metrics = record["paper"], record["metrics"]
     planned = record["config"]["training"]["max_epochs"]
+    runs = zip(record["epochs"], record["stopped_early"], record["stages"], strict=True)
     epochs = ", ".join(
-        f"{epochs}{'' if stopped or epochs >= planned else ' (cut)'}"
-        for epochs, stopped in zip(record["epochs"], record["stopped_early"], strict=True)
+        f"{epochs}{'' if stopped or (stages[-1]['epochs'] if stages else epochs) >= planned else ' (cut)'}"
+        for epochs, stopped, stages in runs
     )
     cells = [
         f"{record['experiment']} `{record['config']['name']}`",

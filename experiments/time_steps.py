@@ -34,7 +34,7 @@ def measure() -> figure.Measured:
     """AMI (max) at each step of all test examples, for each of the weights."""
     curves = {}
     for name, source in names().items():
-        fields = {**flag_fields(), "model.num_steps": NUM_STEPS.value, "model.step_weights": "all"}
+        fields = {**flag_fields(), "model.num_steps": NUM_STEPS.value, "model.scored_steps": "all"}
         subject = load_subject(source, fields)
         ami = np.asarray(evaluate_subject(subject).scores.ami_max)
         trained_steps = subject.trained.model.num_steps
@@ -53,7 +53,7 @@ def draw(record: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> N
 
 def main() -> None:
     """Measure and draw."""
-    figure.produce(Path("runs") / "figures" / f"time_steps_{'_'.join(names())}", measure, draw)
+    figure.produce(lambda: Path("runs") / "figures" / f"time_steps_{'_'.join(names())}", measure, draw)
 
 
 if __name__ == "__main__":

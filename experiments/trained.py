@@ -56,14 +56,16 @@ def load_subject(
 ) -> Subject:
     """The weights `source` (a run's directory or a name), and their experiment with dotted `fields` changed.
 
-    Of several seeds they are `seed`'s, or the best. Fields that are None stay as they are. Sequences have `num_ahead`
-    frames more than the model's steps need. Another generator takes the place of a stored data set.
+    Of several seeds they are `seed`'s, or the best. Of a training in stages the experiment is the last one's. Fields
+    that are None stay as they are. Sequences have `num_ahead` frames more than the model's steps need. Another
+    generator takes the place of a stored data set.
 
     Raises:
         ValueError: see `load_trained` and `build_experiment`.
     """
     trained, params = load_trained(source, seed)
     config = trained.copy_and_resolve_references()
+    config.stages = ()
     changes = fields or {}
     for field, new in changes.items():
         if new is not None:

@@ -23,7 +23,7 @@ from nem_jax.weights import read_weights, weights_sha256, write_weights
 ROOT = Path(__file__).parents[1]
 RESULTS = sorted((ROOT / "experiments").glob("*/results/*.json"))
 FIELDS = {"experiment", "config", "protocol", "metrics", "paper", "seeds", "epochs", "hardware", "versions",
-          "git_revision", "command", "weights_sha256"}  # fmt: skip
+          "git_revision", "command", "earlier_starts", "stages", "weights_sha256"}  # fmt: skip
 
 
 def test_the_table_is_what_the_files_say():
@@ -183,6 +183,9 @@ def test_seeds_are_aggregated_and_the_best_validation_loss_gives_the_weights():
     row = table.render([{**record, "paper": paper}], ["e/results/n.json"]).splitlines()[-1]
     assert "| section 9 | 0.826 +- 0.005 | 0.700 +- 0.100 | 0.800 +- 0.100 |" in row
     assert "3 (cut), 3 |" in row
+    for last_stage, epochs in ((9, "12, 3"), (3, "12 (cut), 3")):
+        staged = {"epochs": [12, 3], "stages": [[{"epochs": 12 - last_stage}, {"epochs": last_stage}], []]}
+        assert f"| {epochs} |" in table.render([{**record, **staged, "paper": paper}], ["e/results/n.json"])
 
 
 def test_runs_that_do_not_belong_together_are_refused():

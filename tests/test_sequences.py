@@ -4,10 +4,13 @@ import gzip
 import json
 import shutil
 
+import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
 
+from experiments.comparison import sources
+from experiments.trained import load_subject
 from nem_jax.training.logs import read_records
 from nem_jax.training.workdir import RESULT
 
@@ -130,7 +133,8 @@ def test_weights_under_another_name_are_refused(runs, launch, tmp_path, assert_o
 
 def test_a_figure_is_not_replaced_and_not_drawn_from_nothing(runs, launch, tmp_path, assert_one_sentence):
     arguments = ("experiments.sequence", f"--trained={runs / 'rnn_em_3_3'}", f"--output={tmp_path / 'figure'}")
-    assert_one_sentence(launch(*arguments, "--redraw"), "figure.json does not exist: there is nothing to redraw")
+    redrawn = ("experiments.sequence", f"--output={tmp_path / 'figure'}", "--redraw")  # for which no weights are needed
+    assert_one_sentence(launch(*redrawn), "figure.json does not exist: there is nothing to redraw")
     (tmp_path / "figure.json").write_text("{}")
     assert_one_sentence(
         launch(*arguments), "figure.json exists already: remove it, or have a figure drawn again with --redraw"
@@ -159,6 +163,26 @@ def test_ami_at_each_step_also_beyond_the_trained_ones(runs, launch, tmp_path):
     assert all(len(values) == 5 for values in ami.values())
     assert np.all(np.array(ami["lower"]) <= ami["upper"])
     assert (tmp_path / "figure.png").exists()
+
+
+def test_ami_at_each_step_of_a_model_that_is_scored_on_its_last(launch, tmp_path):
+    output = f"--output={tmp_path / 'figure'}"
+    done = launch("experiments.time_steps", "--trained=static_shapes_n_em", "--num_test=8", "--num_steps=4", output)
+    assert done.returncode == 0, done.stderr
+    curve = read(tmp_path / "figure.json")["curves"]["static_shapes_n_em"]
+    assert len(curve["ami_max"]["mean"]) == 4
+
+
+def test_stages_do_not_fix_the_steps_of_an_evaluation():
+    """Those of the flying shapes' `rnn_em_best` set T."""
+    subject = load_subject("flying_shapes_rnn_em_best", {"model.num_steps": 7}, num_ahead=3)
+    assert subject.experiment.model.num_steps == 7
+    assert subject.dataset.sample(subject.dataset.splits["test"].source, jnp.int32(0)).x.shape[0] == 11
+
+
+def test_another_experiments_run_of_the_same_name_is_passed_over(runs):
+    assert [source.seed for source in sources("flying_shapes", "rnn_em_3_3", runs)] == [0, 1]
+    assert sources("static_shapes", "rnn_em_3_3", runs) == []
 
 
 def test_a_model_goes_on_by_itself(runs, launch, tmp_path):

@@ -1,5 +1,6 @@
 """Workdirs: who may write, and what a kill leaves behind."""
 
+import contextlib
 import json
 import os
 
@@ -7,6 +8,7 @@ import pytest
 
 from experiments.static_shapes.config import get_config
 from nem_jax.training import logs, workdir
+from nem_jax.training.run import _own
 from nem_jax.training.workdir import CONFIG, PROVENANCE, RESULT, WorkdirError, locked, write_json
 
 
@@ -33,8 +35,10 @@ def test_the_same_configuration_resumes_and_changes_nothing(tmp_path):
 
 def test_a_start_by_other_code_is_recorded(tmp_path):
     open_workdir(tmp_path, get_config("smoke"))
-    workdir.open_workdir(tmp_path, get_config("smoke"), {"git_revision": "later"})
     first = {"git_revision": "first"}
+    workdir.add_start(tmp_path, first)
+    assert workdir.read_provenance(tmp_path) == first
+    workdir.add_start(tmp_path, {"git_revision": "later"})
     assert workdir.read_provenance(tmp_path) == {"git_revision": "later", "earlier_starts": [first]}
 
 
@@ -93,6 +97,23 @@ def test_two_processes_cannot_train_in_one_directory(tmp_path):
         pass
     with locked(tmp_path):
         pass
+
+
+def test_a_start_that_is_refused_leaves_no_record(tmp_path):
+    """Else the result would name a command that never ran."""
+    config = get_config("smoke")
+    open_workdir(tmp_path, config)
+    with locked(tmp_path), contextlib.ExitStack() as held, pytest.raises(WorkdirError, match="another process"):
+        _own(tmp_path, config, {"git_revision": "second"}, held)
+    assert workdir.read_provenance(tmp_path) == {"git_revision": "first"}
+
+
+def test_a_run_that_another_process_has_just_finished_is_refused(tmp_path):
+    open_workdir(tmp_path, get_config("smoke"))
+    write_json(tmp_path / RESULT, {})
+    with pytest.raises(WorkdirError, match="holds a finished run"):
+        workdir.add_start(tmp_path, {"git_revision": "second"})
+    assert workdir.read_provenance(tmp_path) == {"git_revision": "first"}
 
 
 def test_metrics_are_cut_back_to_the_checkpoint(tmp_path):

@@ -1,6 +1,6 @@
 """How fast the papers' models train here: step time, FLOP, share of the matmul peak, memory, growth, seeds, PyTorch.
 
-    python -m experiments.benchmark                     all of it: a table, a json, a picture; 15 min on two cores
+    python -m experiments.benchmark --output=FILE       all of it: a table, a json, a picture; 15 min on two cores
     python -m experiments.benchmark --parts=models --output=FILE    or growth, remat, seeds, pytorch, some with commas
     python -m experiments.benchmark --profile=DIR       a trace of RNN-EM's step for TensorBoard or Perfetto, no more
 
@@ -140,7 +140,7 @@ def main() -> None:
     if _PROFILE.value is not None:
         profile(_PROFILE.value)
     else:
-        figure.produce(figure.results("benchmark", jax.default_backend()), measure, draw)
+        figure.produce(lambda: figure.results("benchmark", jax.default_backend()), measure, draw)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """N-EM's section 4.3: AMI on two flying digits, on three with K = 3, and on two that stand still, without new training.
 
-python -m experiments.flying_mnist.section_4_3 --directory=runs --mnist_dir=DIRECTORY
+python -m experiments.flying_mnist.section_4_3 --directory=runs --mnist_dir=DIRECTORY --output=runs/section_4_3
 """
 
 from experiments.comparison import Line, compare

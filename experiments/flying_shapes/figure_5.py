@@ -1,6 +1,6 @@
 """N-EM's figure 5: binary cross entropy of RNN-EM (K = 5) and of the recurrent autoencoder (K = 1), 3 to 5 objects.
 
-    python -m experiments.flying_shapes.figure_5 --directory=runs
+    python -m experiments.flying_shapes.figure_5 --directory=runs --output=runs/figure_5
 
 It is the loss of max_k psi after the last step, in nats per image (`losses.loss_upper_bound`). What the paper's
 "denoising" predicts is unpublished; our reading: the frame that the step reads, without noise, by models trained so.

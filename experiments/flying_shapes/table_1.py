@@ -1,6 +1,6 @@
 """N-EM's table 1: AMI after training on 3 or 5 objects with K = 3 or 5, on the same data and on others.
 
-python -m experiments.flying_shapes.table_1 --directory=runs
+python -m experiments.flying_shapes.table_1 --directory=runs --output=runs/table_1
 """
 
 from experiments.comparison import Line, compare

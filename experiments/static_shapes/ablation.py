@@ -1,6 +1,7 @@
 """What each departure of `rnn_em_best` from the paper's recipe brings: each taken back alone.
 
-    python -m experiments.static_shapes.ablation --directory=runs/ablation --epochs=1 --num_test=2000
+    python -m experiments.static_shapes.ablation --directory=runs/ablation --epochs=1 --num_test=2000 \
+        --output=runs/ablation/ami
 
 Runs that are finished are kept, interrupted ones resume: call it again until it is through.
 """
@@ -73,4 +74,4 @@ def draw(record: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> N
 
 
 if __name__ == "__main__":
-    launch(lambda: figure.produce(figure.results("static_shapes", "ablation"), measure, draw))
+    launch(lambda: figure.produce(lambda: figure.results("static_shapes", "ablation"), measure, draw))

@@ -80,7 +80,10 @@ def build_stages(config: ConfigDict) -> list[Experiment]:
     for field, new in dict(stages[-1]).items():
         if value(config, field) != new:
             last = f"stages[{len(stages) - 1}]"
-            raise ValueError(f"{field} is {value(config, field)!r}, but {last} sets it to {new!r}: give both alike")
+            raise ValueError(
+                f"{field} is {value(config, field)!r}, but {last} sets it to {new!r}: "
+                "give both alike, the stages by --config.stages=..."
+            )
     return [_build(stage) for stage in changed]
 
 

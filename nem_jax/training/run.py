@@ -20,6 +20,7 @@ from nem_jax.training.workdir import (
     OVERVIEW,
     RESULT,
     WEIGHTS,
+    add_start,
     check_same,
     locked,
     open_workdir,
@@ -69,9 +70,10 @@ def run(config: ConfigDict, workdir: str, stop_now: bool = False) -> dict[str, A
 
 
 def _own(path: Path, config: ConfigDict, record: dict[str, Any], held: contextlib.ExitStack) -> None:
-    """Make `path` this run's, and hold its lock."""
+    """Make `path` this run's, hold its lock, and put the start on record."""
     open_workdir(path, config, record)
     held.enter_context(locked(path))
+    add_start(path, record)
 
 
 def draw_key(seed: int, draw: int) -> PRNGKey:

@@ -1,8 +1,8 @@
 """The directory of one run: who may write to it, and how its files survive a kill.
 
 A run owns its directory: provenance.json and config.json are written first, result.json last. The same configuration
-resumes an unfinished run, and provenance.json gains a record if that happens with other code, on another machine or by
-another command; everything else is refused before anything is written.
+resumes an unfinished run, which only one process may do at a time, and provenance.json gains a record if that happens
+with other code, on another machine or by another command; everything else is refused before anything is written.
 """
 
 import contextlib
@@ -54,9 +54,7 @@ def open_workdir(path: Path, config: ConfigDict, provenance: dict[str, Any]) -> 
     config_file = path / CONFIG
     if config_file.exists():
         check_same(path, config)
-        if (path / RESULT).exists():
-            raise WorkdirError(f"{path} holds a finished run, scored in {path / RESULT}: choose another workdir")
-        _add_provenance(path, provenance)
+        _check_unfinished(path)
         return
     if path.exists() and (not path.is_dir() or any(f.name not in _BEFORE_CONFIG for f in path.iterdir())):
         raise WorkdirError(f"{path} exists and holds no run: choose a new or empty workdir")
@@ -97,7 +95,18 @@ def read_result(path: Path) -> dict[str, Any]:
     return result
 
 
-def _add_provenance(path: Path, provenance: dict[str, Any]) -> None:
+def _check_unfinished(path: Path) -> None:
+    if (path / RESULT).exists():
+        raise WorkdirError(f"{path} holds a finished run, scored in {path / RESULT}: choose another workdir")
+
+
+def add_start(path: Path, provenance: dict[str, Any]) -> None:
+    """Put a start on record, by the process that holds the lock.
+
+    Raises:
+        WorkdirError: another process finished the run before this one had the lock.
+    """
+    _check_unfinished(path)
     records = json.loads((path / PROVENANCE).read_text())
     if records[-1] != provenance:
         write_json(path / PROVENANCE, [*records, provenance])
