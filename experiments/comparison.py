@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments import figure
-from experiments.trained import DIRECTORY, describe_subject, evaluate_subject, flag_fields, load_subject, with_weights
+from experiments.places import DIRECTORY, MNIST_DIR
+from experiments.trained import describe_subject, evaluate_subject, load_subject, with_weights
 from nem_jax import charts
 from nem_jax.evaluation import mean_std, summarise
 from nem_jax.launch import launch
@@ -77,7 +78,8 @@ def score_line(line: Line, found: list[Source]) -> dict[str, Any]:
     Raises:
         ValueError: they are those of another configuration.
     """
-    first, runs = load_subject(found[0].path, {**flag_fields(), **line.fields}, seed=found[0].seed), []
+    asked = {"data.mnist_dir": MNIST_DIR.value, "data.num_test": figure.NUM_TEST.value}
+    first, runs = load_subject(found[0].path, {**asked, **line.fields}, seed=found[0].seed), []
     for source in found:
         subject = first if source is found[0] else with_weights(first, source.path, source.seed)
         if subject.trained.name != line.name:

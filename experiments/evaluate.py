@@ -10,15 +10,8 @@ from pathlib import Path
 from absl import flags
 
 from experiments.figure import OUTPUT, beside, make_room
-from experiments.trained import (
-    NUM_STEPS,
-    describe_subject,
-    evaluate_subject,
-    flag_fields,
-    load_subject,
-    trained_name,
-    without_noise,
-)
+from experiments.subject_flags import flag_fields, trained_name
+from experiments.trained import describe_subject, evaluate_subject, load_subject, without_noise
 from nem_jax import provenance
 from nem_jax.evaluation import mean_std, summarise
 from nem_jax.launch import launch
@@ -43,7 +36,6 @@ def main() -> None:
     fields = {
         **flag_fields(),
         "model.num_components": _NUM_COMPONENTS.value,
-        "model.num_steps": NUM_STEPS.value,
         "model.num_draws": _KEEP_BEST_OF.value,
         "data.num_objects": _NUM_OBJECTS.value,
         "data.generator": _GENERATOR.value,

@@ -16,6 +16,7 @@ from nem_jax import provenance
 from nem_jax.training.workdir import write_json
 
 OUTPUT = flags.DEFINE_string("output", None, "path of the new files, without their suffix")
+NUM_TEST = flags.DEFINE_integer("num_test", None, "test examples, if not the trained number", lower_bound=1)
 _REDRAW = flags.DEFINE_boolean("redraw", False, "compute nothing: draw again from the files that are there")
 
 HERE = Path(__file__).parent

@@ -18,7 +18,8 @@ import numpy as np
 from absl import flags
 
 from experiments import table
-from experiments.trained import MNIST_DIR, evaluate_subject, load_subject
+from experiments.places import MNIST_DIR
+from experiments.trained import evaluate_subject, load_subject
 from nem_jax.evaluation import mean_std, summarise
 from nem_jax.launch import launch
 from nem_jax.pretrained import DIRECTORY

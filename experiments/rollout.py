@@ -13,15 +13,8 @@ import numpy as np
 from absl import flags
 
 from experiments import figure
-from experiments.trained import (
-    EXAMPLE,
-    NUM_STEPS,
-    check_example,
-    describe_subject,
-    flag_fields,
-    load_subject,
-    trained_name,
-)
+from experiments.subject_flags import EXAMPLE, check_example, flag_fields, trained_name
+from experiments.trained import describe_subject, load_subject
 from nem_jax import charts, plots
 from nem_jax.evaluation import over_split, quartiles, rollout_batch
 from nem_jax.launch import launch
@@ -34,8 +27,7 @@ _NUM_AHEAD = flags.DEFINE_integer("num_ahead", 20, "steps on the model's own pre
 
 def measure() -> figure.Measured:
     """Error of each step over the test set; prediction, gamma and psi of one example."""
-    fields = {**flag_fields(), "model.num_steps": NUM_STEPS.value}
-    subject = load_subject(trained_name(), fields, num_ahead=_NUM_AHEAD.value)
+    subject = load_subject(trained_name(), flag_fields(), num_ahead=_NUM_AHEAD.value)
     model, params, dataset = subject.experiment.model, subject.params, subject.dataset
     key, split, index = draw_key(subject.trained.seed, 0), dataset.splits["test"], np.array([check_example(subject)])
 

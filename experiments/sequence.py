@@ -11,15 +11,8 @@ import numpy as np
 from absl import flags
 
 from experiments import figure
-from experiments.trained import (
-    EXAMPLE,
-    NUM_STEPS,
-    check_example,
-    describe_subject,
-    flag_fields,
-    load_subject,
-    trained_name,
-)
+from experiments.subject_flags import EXAMPLE, check_example, flag_fields, trained_name
+from experiments.trained import describe_subject, load_subject
 from nem_jax import plots
 from nem_jax.evaluation import examine
 from nem_jax.launch import launch
@@ -30,7 +23,7 @@ _EVERY = flags.DEFINE_integer("every", 1, "the picture shows one step in so many
 
 def measure() -> figure.Measured:
     """The example's inputs, targets, gamma and psi at each step."""
-    subject = load_subject(trained_name(), {**flag_fields(), "model.num_steps": NUM_STEPS.value})
+    subject = load_subject(trained_name(), flag_fields())
     experiment = subject.experiment
     key, index = draw_key(subject.trained.seed, 0), np.array([check_example(subject)])
     shown = examine(experiment.model, subject.params, key, subject.dataset, "test", index)

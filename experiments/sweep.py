@@ -13,7 +13,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from experiments import publish, table
-from experiments.trained import DIRECTORY, MNIST_DIR
+from experiments.places import DIRECTORY, MNIST_DIR
 from nem_jax.config import build_stages
 from nem_jax.launch import launch
 from nem_jax.training.run import run

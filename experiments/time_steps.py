@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from experiments import figure
-from experiments.trained import NUM_STEPS, describe_subject, evaluate_subject, flag_fields, load_subject, trained_name
+from experiments.subject_flags import flag_fields, trained_name
+from experiments.trained import describe_subject, evaluate_subject, load_subject
 from nem_jax import charts
 from nem_jax.evaluation import quartiles
 from nem_jax.launch import launch
@@ -34,8 +35,7 @@ def measure() -> figure.Measured:
     """AMI (max) at each step of all test examples, for each of the weights."""
     curves = {}
     for name, source in names().items():
-        fields = {**flag_fields(), "model.num_steps": NUM_STEPS.value, "model.scored_steps": "all"}
-        subject = load_subject(source, fields)
+        subject = load_subject(source, {**flag_fields(), "model.scored_steps": "all"})
         ami = np.asarray(evaluate_subject(subject).scores.ami_max)
         trained_steps = subject.trained.model.num_steps
         curves[name] = {**describe_subject(subject), "trained_steps": trained_steps, "ami_max": quartiles(ami)}

@@ -1,9 +1,8 @@
-"""Trained weights on other data, with another K or T: what every evaluation command begins with, and its flags."""
+"""Trained weights on other data, with another K or T: what every evaluation command begins with."""
 
 import dataclasses
 from typing import Any, NamedTuple
 
-from absl import flags
 from ml_collections import ConfigDict
 
 from nem_jax.config import Experiment, build_experiment
@@ -13,13 +12,6 @@ from nem_jax.training.run import draw_key
 from nem_jax.training.stages import load_trained
 from nem_jax.types import Params
 from nem_jax.weights import weights_sha256
-
-TRAINED = flags.DEFINE_string("trained", None, "a run's directory, or weights that come with the package")
-NUM_STEPS = flags.DEFINE_integer("num_steps", None, "T, if not the trained one", lower_bound=1)
-EXAMPLE = flags.DEFINE_integer("example", 0, "number of the test example that is drawn", lower_bound=0)
-DIRECTORY = flags.DEFINE_string("directory", "runs", "holds the runs, by their configurations' names")
-MNIST_DIR = flags.DEFINE_string("mnist_dir", None, "holds MNIST's IDX files, if not where the training found them")
-NUM_TEST = flags.DEFINE_integer("num_test", None, "test examples, if not the trained number", lower_bound=1)
 
 
 class Subject(NamedTuple):
@@ -33,22 +25,6 @@ class Subject(NamedTuple):
     """Where the examples come from, for the record."""
     experiment: Experiment
     dataset: Dataset
-
-
-def trained_name() -> str:
-    """What --trained says.
-
-    Raises:
-        ValueError: nothing.
-    """
-    if not TRAINED.value:
-        raise ValueError("give the weights: --trained=DIRECTORY, or the name of some that come with nem_jax")
-    return TRAINED.value
-
-
-def flag_fields() -> dict[str, Any]:
-    """The changes that the flags of every command ask for, as `load_subject` takes them."""
-    return {"data.mnist_dir": MNIST_DIR.value, "data.num_test": NUM_TEST.value}
 
 
 def load_subject(
@@ -90,18 +66,6 @@ def without_noise(subject: Subject) -> Subject:
     """The same on clean input."""
     model = dataclasses.replace(subject.experiment.model, corrupt=lambda key, x: x)
     return subject._replace(experiment=dataclasses.replace(subject.experiment, model=model, noise="none"))
-
-
-def check_example(subject: Subject) -> int:
-    """The number of the test example that --example names.
-
-    Raises:
-        ValueError: there are not so many.
-    """
-    size = subject.dataset.splits["test"].size
-    if EXAMPLE.value >= size:
-        raise ValueError(f"example must be from 0 to {size - 1}, got {EXAMPLE.value}")
-    return EXAMPLE.value
 
 
 def evaluate_subject(subject: Subject, split: str = "test", draw: int = 0) -> Evaluation:

@@ -175,6 +175,8 @@ def test_the_whole_section_is_one_command(launch, tmp_path, assert_one_sentence)
     assert (first["seed"], second["seed"]) == (0, 1)
     assert first["weights_sha256"] != second["weights_sha256"]
     assert launch("experiments.sweep", *arguments).returncode == 0  # nothing is left to do
+    done = launch("experiments.sweep", *arguments, "--num_test=8")  # other commands have it
+    assert_one_sentence(done, "Unknown command line flag 'num_test'")
     done = launch("experiments.sweep", *arguments, "--seeds=3")
     assert_one_sentence(done, "belongs to a run of another configuration: config.num_seeds is 2 there and 3 here")
     done = launch(

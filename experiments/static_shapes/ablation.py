@@ -14,8 +14,8 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from experiments import figure
+from experiments.places import DIRECTORY
 from experiments.static_shapes.config import PAPERS_CHOICES, get_config
-from experiments.trained import DIRECTORY, NUM_TEST
 from nem_jax import charts
 from nem_jax.config import build_experiment
 from nem_jax.launch import launch
@@ -37,7 +37,7 @@ def variants() -> dict[str, ConfigDict]:
         table[f"{name} {value}"] = changed
     for config in table.values():
         config.training.max_epochs = _EPOCHS.value or config.training.max_epochs
-        config.data.num_test = NUM_TEST.value or config.data.num_test
+        config.data.num_test = figure.NUM_TEST.value or config.data.num_test
     return table
 
 

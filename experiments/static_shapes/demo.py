@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from experiments.places import DIRECTORY
 from experiments.static_shapes.config import get_config
-from experiments.trained import DIRECTORY
 from nem_jax.launch import launch
 from nem_jax.training.run import run
 from nem_jax.training.workdir import CONFIG, RESULT, to_json
