@@ -4,6 +4,7 @@ The settings live here, so that they hold however pytest is started. Every jaxty
 check in the suite (`test_em.py` shows that it is on); users pay nothing for it.
 """
 
+import contextlib
 import os
 import sys
 from typing import Any, NamedTuple
@@ -60,7 +61,7 @@ QUICKLY_COMPILED = STRICT_DTYPES - {"test_golden", "test_metrics"} | {
 """Modules of many small programs that run once: XLA's optimisations take half their time. The goldens keep them."""
 
 
-LONGEST = ("test_sequences", "test_launch", "test_hosts", "test_devices", "test_results", "test_seeds", "test_training")
+LONGEST = ("test_sequences", "test_kill", "test_launch", "test_devices", "test_results", "test_seeds", "test_training")
 
 
 def pytest_collection_modifyitems(items):
@@ -135,6 +136,26 @@ def begin(compilation_cache, tmp_path_factory):
 def launch(begin):
     """`launch(module, *arguments)` runs `python -m module` to its end."""
     return lambda *arguments: begin(*arguments).end(timeout=200)
+
+
+@pytest.fixture(scope="session")
+def begin_two(begin):
+    """`with begin_two(module, *arguments, of_second=()) as commands:` two processes, one program; both are ended."""
+
+    @contextlib.contextmanager
+    def begun(*arguments, of_second=()):
+        several = (f"--coordinator=127.0.0.1:{forked.free_port()}", "--num_processes=2", "--timeout=60")
+        commands = [
+            begin(*arguments, *several, f"--process_id={number}", *own, num_devices=2)
+            for number, own in enumerate([(), of_second])
+        ]
+        try:
+            yield commands
+        finally:
+            for command in commands:
+                command.kill()
+
+    return begun
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import gc
 import multiprocessing
 import os
 import runpy
+import socket
 import subprocess
 import sys
 from multiprocessing import forkserver
@@ -23,6 +24,13 @@ def collect_rarely() -> None:
     """Tracing makes millions of objects that live on: looking for garbage among them takes a third of its time."""
     gc.freeze()
     gc.set_threshold(100_000)
+
+
+def free_port() -> int:
+    """For commands that are to talk to each other."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
 
 
 _context = multiprocessing.get_context("forkserver")

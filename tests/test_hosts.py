@@ -1,88 +1,20 @@
 """Several processes as one program: over loopback, with two simulated devices each."""
 
-import contextlib
-import json
 import socket
 import threading
 import time
 
 import jax
-import numpy as np
 import pytest
+from forked import free_port
 
 from nem_jax import hosts
-from nem_jax.training.logs import METRICS, read_records
-from nem_jax.training.workdir import RESULT
-
-MAX_EPOCHS = 6
-COMMAND = (
-    "experiments.static_shapes.run",
-    "--config=experiments/static_shapes/config.py:smoke",
-    "--config.data.num_training=128",
-    "--config.data.num_validation=32",
-    "--config.data.num_test=32",
-    "--config.training.batch_size=16",
-    f"--config.training.max_epochs={MAX_EPOCHS}",
-)
 
 
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-@contextlib.contextmanager
-def begin_two(begin, workdir, *arguments):
-    """Two processes of one run in `workdir`; the second has further arguments. Both are ended."""
-    command = [
-        *COMMAND,
-        f"--workdir={workdir}",
-        f"--coordinator=127.0.0.1:{free_port()}",
-        "--num_processes=2",
-        "--timeout=60",
-    ]
-    commands = [
-        begin(*command, f"--process_id={number}", *more, num_devices=2) for number, more in enumerate([(), arguments])
-    ]
-    try:
-        yield commands
-    finally:
-        for one in commands:
-            one.kill()
-
-
-def test_two_processes_resume_after_kill_9_of_one(begin, tmp_path):
-    """And reach the numbers of one process with as many devices."""
-    with begin_two(begin, tmp_path / "run") as commands:
-        deadline = time.monotonic() + 120
-        while not ((tmp_path / "run" / METRICS).exists() and len(read_records(tmp_path / "run")) > 1):  # one checkpoint
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        commands[1].kill()
-        survivor = commands[0].end(timeout=60)
-        assert survivor.returncode == 1
-        assert "start all of them again, the run resumes" in survivor.stderr
-        assert not (tmp_path / "run" / RESULT).exists()
-
-    with begin_two(begin, tmp_path / "run") as commands:
-        done = [command.end(timeout=200) for command in commands]
-        assert [process.returncode for process in done] == [0, 0], done
-        assert "epoch    1 " not in done[0].stdout
-        assert f"epoch    {MAX_EPOCHS} " in done[0].stdout
-        assert "AMI" not in done[1].stdout
-    whole = begin(*COMMAND, f"--workdir={tmp_path / 'whole'}", num_devices=4).end(timeout=200)
-    assert whole.returncode == 0, whole.stderr
-    assert len(read_records(tmp_path / "run")) == MAX_EPOCHS
-    for ours, theirs in zip(read_records(tmp_path / "run"), read_records(tmp_path / "whole"), strict=True):
-        for name in ("step", "epoch", "train_total", "valid_total"):
-            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5)
-    ours, theirs = (json.loads((tmp_path / name / RESULT).read_text())["runs"][0] for name in ("run", "whole"))
-    np.testing.assert_allclose(ours["scores"]["total"], theirs["scores"]["total"], rtol=1e-5)
-
-
-def test_processes_of_different_configurations_are_refused(begin, tmp_path):
-    with begin_two(begin, tmp_path / "run", "--config.training.learning_rate=0.5") as commands:
+def test_processes_of_different_configurations_are_refused(begin_two, tmp_path):
+    command = ("experiments.static_shapes.run", "--config=experiments/static_shapes/config.py:smoke")
+    different = ["--config.training.learning_rate=0.5"]
+    with begin_two(*command, f"--workdir={tmp_path / 'run'}", of_second=different) as commands:
         for command in commands:
             done = command.end(timeout=60)
             assert done.returncode == 1

@@ -1,8 +1,6 @@
-"""The command lines, in processes of their own: end to end, refusals, and kill -9."""
+"""The command lines, in processes of their own: end to end, and refusals."""
 
 import json
-import random
-import time
 
 import h5py
 import numpy as np
@@ -10,7 +8,7 @@ import pytest
 
 from nem_jax.data.hdf5 import write_hdf5
 from nem_jax.data.shapes import static_shapes
-from nem_jax.training.logs import METRICS, read_records
+from nem_jax.training.logs import read_records
 from nem_jax.training.workdir import RESULT
 
 CONFIG = "experiments/static_shapes/config.py:smoke"
@@ -139,32 +137,6 @@ def test_a_sequence_shorter_than_the_em_steps_is_refused(launch, tmp_path, asser
     done = train(launch, tmp_path / "run", f"--config.data.path={file}")
     assert_one_sentence(done, "has 2 frames, 4 are needed")
     assert not (tmp_path / "run").exists()
-
-
-def test_killed_at_any_moment_it_resumes_to_the_same_numbers(launch, begin, tmp_path):
-    """kill -9 at five random moments, of which some come too late; the next start finishes the run."""
-    sizes = ("--config.data.num_training=128", "--config.data.num_validation=32", "--config.data.num_test=32")
-    small = (*sizes, "--config.training.batch_size=16", "--config.training.max_epochs=6")
-    arguments = ("experiments.static_shapes.run", f"--config={CONFIG}", *small)
-    for name in ("compiled", "whole"):  # the second is as quick as those that are killed
-        start = time.monotonic()
-        assert launch(*arguments, f"--workdir={tmp_path / name}").returncode == 0
-        duration = time.monotonic() - start
-
-    moments, unfinished = random.Random(0), 0
-    for _ in range(5):
-        command = begin(*arguments, f"--workdir={tmp_path / 'killed'}")
-        time.sleep(moments.uniform(0.3, 0.9) * duration)
-        unfinished += not (tmp_path / "killed" / RESULT).exists()
-        command.kill()
-    assert unfinished, "every kill came after the end"
-    assert (tmp_path / "killed" / METRICS).exists(), "every kill came before training"
-    if not (tmp_path / "killed" / RESULT).exists():
-        done = launch(*arguments, f"--workdir={tmp_path / 'killed'}")
-        assert done.returncode == 0, done.stderr
-    assert read_records(tmp_path / "killed") == read_records(tmp_path / "whole")
-    killed, whole = (json.loads((tmp_path / name / RESULT).read_text()) for name in ("killed", "whole"))
-    assert killed["runs"] == whole["runs"]
 
 
 def test_the_whole_section_is_one_command(launch, tmp_path, assert_one_sentence):

@@ -1,0 +1,94 @@
+"""kill -9: of one process at any moment, and of one of two. The next start finishes the run, with the same numbers."""
+
+import json
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from nem_jax.training.logs import METRICS, read_records
+from nem_jax.training.workdir import RESULT
+
+MAX_EPOCHS = 10
+COMMAND = (
+    "experiments.static_shapes.run",
+    "--config=experiments/static_shapes/config.py:smoke",
+    "--config.data.num_training=128",
+    "--config.data.num_validation=32",
+    "--config.data.num_test=32",
+    "--config.training.batch_size=16",
+    "--config.training.figure_interval=100",
+    f"--config.training.max_epochs={MAX_EPOCHS}",
+)
+
+
+@pytest.fixture(scope="module")
+def whole(launch, tmp_path_factory):
+    """The workdir of a run that nothing disturbs."""
+    path = tmp_path_factory.mktemp("whole") / "run"
+    done = launch(*COMMAND, f"--workdir={path}")
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def num_epochs(workdir):
+    return (workdir / METRICS).read_text().count("\n") if (workdir / METRICS).exists() else 0
+
+
+def await_epochs(workdir, count):
+    """Until so many are recorded."""
+    deadline = time.monotonic() + 120
+    while num_epochs(workdir) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def runs_of(workdir):
+    return json.loads((workdir / RESULT).read_text())["runs"]
+
+
+def test_killed_at_any_moment_it_resumes_to_the_same_numbers(launch, begin, whole, tmp_path):
+    """kill -9 five times, each at a random moment after the start's first epoch; the last start finishes the run."""
+    run, moments, num_kills = tmp_path / "run", random.Random(0), 0
+    while num_kills < 5 and not (run / RESULT).exists():
+        before = num_epochs(run)
+        command = begin(*COMMAND, f"--workdir={run}")
+        await_epochs(run, before + 1)
+        time.sleep(moments.uniform(0.0, 0.3))  # an epoch takes about as long
+        num_kills += not (run / RESULT).exists()
+        command.kill()
+    assert num_kills
+    if not (run / RESULT).exists():
+        done = launch(*COMMAND, f"--workdir={run}")
+        assert done.returncode == 0, done.stderr
+    assert read_records(run) == read_records(whole)
+    assert runs_of(run) == runs_of(whole)
+
+
+def test_two_processes_resume_after_kill_9_of_one(begin_two, whole, tmp_path):
+    """And reach the numbers of one process with one device."""
+    run = tmp_path / "run"
+    command = (*COMMAND, "--config.training.figure_interval=1", f"--workdir={run}")
+    with begin_two(*command) as commands:
+        await_epochs(run, 2)  # one checkpoint; process 0 draws
+        commands[1].kill()
+        survivor = commands[0].end(timeout=150)
+        if survivor.returncode != -signal.SIGABRT:  # the kill came while both saved: JAX ends what waits, after 100 s
+            assert survivor.returncode == 1
+            assert "start all of them again, the run resumes" in survivor.stderr
+        assert not (run / RESULT).exists()
+
+    with begin_two(*command) as commands:
+        done = [command.end(timeout=200) for command in commands]
+        assert [process.returncode for process in done] == [0, 0], done
+        assert "epoch    1 " not in done[0].stdout
+        assert f"epoch   {MAX_EPOCHS:2} " in done[0].stdout
+        assert "AMI" not in done[1].stdout
+    assert num_epochs(run) == MAX_EPOCHS
+    for ours, theirs in zip(read_records(run), read_records(whole), strict=True):
+        for name in ("step", "epoch", "train_total", "valid_total"):
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5)
+    (ours,), (theirs,) = runs_of(run), runs_of(whole)
+    np.testing.assert_allclose(ours["scores"]["total"], theirs["scores"]["total"], rtol=1e-5)
