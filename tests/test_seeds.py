@@ -98,6 +98,48 @@ def test_a_seed_that_has_stopped_rests_while_the_others_go_on(tmp_path, monkeypa
     assert records[4]["valid_total"] == 1.0
 
 
+def ruin(monkeypatch, by_epoch):
+    """The weights of the seed number `by_epoch[epoch]` are NaN when that epoch begins."""
+    train_epoch = loop.train_epoch
+
+    def ruined(training, state, active, epoch, valid_ami):
+        if epoch in by_epoch:
+            number = by_epoch[epoch]
+            state = state._replace(params=jax.tree.map(lambda leaf: leaf.at[number].set(np.nan), state.params))
+        return train_epoch(training, state, active, epoch, valid_ami)
+
+    monkeypatch.setattr(loop, "train_epoch", ruined)
+
+
+def test_a_seed_whose_step_is_not_finite_rests_while_the_others_go_on(alone, tmp_path, monkeypatch, capfd):
+    ruin(monkeypatch, {2: 1})
+    runs = run(tiny(5, SEEDS), str(tmp_path))["runs"]
+    assert_alike([runs[0], runs[2]], [alone[0], alone[2]], rtol=1e-6)
+    assert (runs[1]["epochs"], runs[1]["best_epoch"], runs[1]["failed_at_step"]) == (1, 1, 9)
+    assert "failed_at_step" not in runs[0]
+    assert np.isfinite(runs[1]["scores"]["total"])
+    assert "warning: step 9 of seed 6: the loss or its gradient is not finite" in capfd.readouterr().out
+    first, second = (record["per_seed"]["train_total"] for record in read_records(tmp_path))
+    assert None not in first
+    assert second[1] is None
+    monkeypatch.undo()
+    longer = Training.of(build_experiment(tiny(5, SEEDS, max_epochs=3)))
+    assert longer.epoch(loop.train(longer, tmp_path)).tolist() == [3, 1, 3]
+
+
+def test_without_validated_weights_or_another_seed_a_step_that_is_not_finite_ends_the_run(tmp_path, monkeypatch):
+    training = Training.of(build_experiment(tiny(5, 2, max_epochs=1)))
+    with monkeypatch.context() as patch:
+        ruin(patch, {1: 1})
+        with pytest.raises(FloatingPointError, match=r"^step 1 of seed 6: the loss"):
+            loop.train(training, tmp_path)
+    loop.train(training, tmp_path)
+    ruin(monkeypatch, {2: 1, 3: 0})
+    longer = Training.of(build_experiment(tiny(5, 2, max_epochs=3)))
+    with pytest.raises(FloatingPointError, match=r"^step 17 of seed 5: the loss"):
+        loop.train(longer, tmp_path)
+
+
 def test_a_seed_that_rests_is_not_validated():
     training = Training.of(build_experiment(tiny(0, 2)))
     state = create_states(training.experiment.model, training.experiment.training.optimiser, training.keys)

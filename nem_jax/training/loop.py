@@ -77,19 +77,27 @@ class Training(NamedTuple):
         """Whether a seed's validation loss has not improved for `patience` epochs."""
         return self.epoch(state) - fetch(state.best_epoch) >= self.experiment.training.patience
 
+    def failed(self, state: TrainState) -> np.ndarray:
+        """Whether a seed is behind the others without having stopped early: its next step is not finite."""
+        step = fetch(state.step)
+        return (step < step.max()) & ~self.stopped_early(state)
+
     def finished(self, state: TrainState) -> np.ndarray:
         """Whether no epoch is left to train."""
-        return self.stopped_early(state) | (self.epoch(state) >= self.experiment.training.max_epochs)
+        complete = self.epoch(state) >= self.experiment.training.max_epochs
+        return complete | self.stopped_early(state) | self.failed(state)
 
 
 def train(training: Training, path: Path, params: Params | None = None, stop_now: bool = False) -> TrainState:
     """Train each seed until its validation loss has not improved for `patience` epochs, or `max_epochs`, or at once.
 
     Resumes from the newest checkpoint in `path`, to which the logs are cut back; begins with `params`, `[S]`, or with
-    random weights. Returns the last state. A seed that has ended keeps its state while the others go on.
+    random weights. Returns the last state. A seed that has ended keeps its state while the others go on; so does, with
+    a warning, one whose next step is not finite.
 
     Raises:
-        FloatingPointError: a step's loss or gradient is not finite; the last checkpoint stays.
+        FloatingPointError: a step's loss or gradient is not finite, and no other seed is training, or the seed has no
+            validated weights yet. The last checkpoint stays.
     """
     with Checkpoints(path / CHECKPOINTS) as checkpoints:
         state = create(training, params)
@@ -102,6 +110,7 @@ def train(training: Training, path: Path, params: Params | None = None, stop_now
                 epoch = int(training.epoch(state).max()) + 1
                 valid_ami = logs.records[-1]["valid_ami_max_last"] if logs.records else float("nan")
                 state, losses = train_epoch(training, state, active, epoch, valid_ami)
+                active &= ~training.failed(state)
                 on_host = fetch(state.params)
                 scores = validate(training, on_host, active)
                 valid_loss = scores["valid_total"].astype(np.float32)
@@ -139,7 +148,8 @@ def train_epoch(
 ) -> tuple[TrainState, dict[str, np.ndarray]]:
     """All steps of epoch number `epoch` (from 1) on freshly shuffled examples, with a progress bar.
 
-    Returns the state and each seed's mean losses (nan of those that are not `active`); `valid_ami` is only shown.
+    Returns the state and each seed's mean losses (nan of those that are not `active`, or fail); `valid_ami` is only
+    shown.
     """
     options, num_steps = training.experiment.training, training.steps_per_epoch
     batches, totals = shuffled_batches(training, epoch), np.zeros((3, len(active)))
@@ -154,7 +164,7 @@ def train_epoch(
         for start in range(0, num_steps, options.log_interval):
             chunk = batches[:, start : start + options.log_interval]
             state, loss = take_steps(training, state, chunk, active)
-            totals += loss
+            totals, active = totals + loss, active & np.isfinite(loss[0])
             bar.update(chunk[0].size)
             bar.set_postfix(loss=f"{loss[0, active].mean() / chunk.shape[1]:.2f}", valid_AMI=f"{valid_ami:.3f}")
     means = np.where(active, totals / num_steps, np.nan)
@@ -174,18 +184,25 @@ def take_steps(
 ) -> tuple[TrainState, np.ndarray]:
     """One compiled call on example numbers `[S, N, B]`, of the seeds that are `active`.
 
-    Returns the state and each seed's summed (total, intra, inter) losses, `[3, S]`.
+    Returns the state and each seed's summed (total, intra, inter) losses, `[3, S]`, nan where a step was not finite.
     """
     state, progress = train_steps(*step_arguments(training, state, batches, active))
     progress = fetch(progress)
     if not progress.finite.all():
-        index = int(np.flatnonzero(~progress.finite)[0])
-        seed = f" of seed {training.experiment.seeds[index]}" if len(active) > 1 else ""
-        raise FloatingPointError(
-            f"step {int(fetch(state.step)[index]) + 1}{seed}: the loss or its gradient is not finite; "
-            "the last checkpoint is kept"
-        )
-    return state, np.stack(progress.loss)
+        _report_failures(training, fetch(state), active, progress.finite)
+    return state, np.where(progress.finite, np.stack(progress.loss), np.nan)
+
+
+def _report_failures(training: Training, state: TrainState, active: np.ndarray, finite: np.ndarray) -> None:
+    """Warn of each seed whose step was not finite; raise where it has no validated weights, or no other goes on."""
+    others_go_on = (active & finite).any()
+    for index in np.flatnonzero(~finite):
+        seed = f" of seed {training.experiment.seeds[index]}" if len(finite) > 1 else ""
+        sentence = f"step {state.step[index] + 1}{seed}: the loss or its gradient is not finite"
+        if not (others_go_on and state.best_epoch[index] > 0):
+            raise FloatingPointError(f"{sentence}; the last checkpoint is kept")
+        if is_main():
+            tqdm.write(f"warning: {sentence}; its best weights are kept, the other seeds go on")
 
 
 def step_arguments(training: Training, state: TrainState, batches: np.ndarray, active: np.ndarray) -> tuple[Any, ...]:

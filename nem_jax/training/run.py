@@ -145,6 +145,7 @@ def _describe_stage(training: Training, state: TrainState, index: int) -> dict[s
         "best_epoch": int(state.best_epoch[index]),
         "best_valid_loss": float(state.best_loss[index]),
         "stopped_early": bool(training.stopped_early(state)[index]),
+        **({"failed_at_step": int(state.step[index]) + 1} if training.failed(state)[index] else {}),
     }
 
 
