@@ -11,7 +11,8 @@ import numpy as np
 from absl import flags
 
 from experiments import figure
-from experiments.subject_flags import EXAMPLE, check_example, flag_fields, trained_name
+from experiments.shown_example import EXAMPLE, check_example
+from experiments.subject_flags import flag_fields, trained_name
 from experiments.trained import describe_subject, load_subject
 from nem_jax import plots
 from nem_jax.evaluation import examine

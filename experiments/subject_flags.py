@@ -1,4 +1,4 @@
-"""The flags of commands that evaluate one model: which, over how many steps, on which examples."""
+"""The flags of commands that evaluate one model: which, over how many steps, on what."""
 
 from typing import Any
 
@@ -6,11 +6,9 @@ from absl import flags
 
 from experiments.figure import NUM_TEST
 from experiments.places import MNIST_DIR
-from experiments.trained import Subject
 
 TRAINED = flags.DEFINE_string("trained", None, "a run's directory, or weights that come with the package")
 NUM_STEPS = flags.DEFINE_integer("num_steps", None, "T, if not the trained one", lower_bound=1)
-EXAMPLE = flags.DEFINE_integer("example", 0, "number of the test example that is drawn", lower_bound=0)
 
 
 def trained_name() -> str:
@@ -31,15 +29,3 @@ def flag_fields() -> dict[str, Any]:
         "data.num_test": NUM_TEST.value,
         "model.num_steps": NUM_STEPS.value,
     }
-
-
-def check_example(subject: Subject) -> int:
-    """The number of the test example that --example names.
-
-    Raises:
-        ValueError: there are not so many.
-    """
-    size = subject.dataset.splits["test"].size
-    if EXAMPLE.value >= size:
-        raise ValueError(f"example must be from 0 to {size - 1}, got {EXAMPLE.value}")
-    return EXAMPLE.value
