@@ -5,18 +5,22 @@ seed of the finished runs `<directory>/<configuration>` and `<directory>/<config
 that come with the package; lines that have neither are left out, and named.
 """
 
+import importlib
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments import figure
-from experiments.places import DIRECTORY, MNIST_DIR
+from experiments.output import beside
+from experiments.shared_flags import define_directory, define_mnist_dir, define_num_test
 from experiments.trained import describe_subject, evaluate_subject, load_subject, with_weights
 from nem_jax import charts
 from nem_jax.evaluation import mean_std, summarise
 from nem_jax.launch import launch
 from nem_jax.pretrained import pretrained_names
-from nem_jax.training.workdir import RESULT, read_result
+from nem_jax.training.workdir import RESULT, differences, read_result, to_json, without_seeds
+
+_DIRECTORY, _MNIST_DIR, _NUM_TEST = define_directory(), define_mnist_dir(), define_num_test()
 
 TRAINING = ("seed", "epochs", "best_epoch", "stopped_early")
 
@@ -45,6 +49,8 @@ class Source(NamedTuple):
     """A run's directory, or a name of the package's."""
     training: dict[str, Any]
     """What the run's result says of this seed: empty for the package's."""
+    changes: tuple[str, ...] = ()
+    """In what the run's configuration differs from the one whose name it bears."""
 
     @property
     def seed(self) -> int | None:
@@ -56,6 +62,9 @@ def sources(experiment: str, name: str, directory: Path) -> list[Source]:
     """The weights of a configuration: every seed of its finished runs in `directory`, or else the package's.
 
     Other experiments' runs, whose configurations may have the same name, are passed over.
+
+    Raises:
+        ValueError: the runs have a seed in common, or differ in more than their seeds.
     """
     paths = sorted(path for path in directory.glob(f"{name}*") if re.fullmatch(rf"{name}(_seed\d+)?", path.name))
     found = []
@@ -64,7 +73,11 @@ def sources(experiment: str, name: str, directory: Path) -> list[Source]:
             continue
         result = read_result(path)
         if result["config"]["experiment"] == experiment:
-            found += [Source(str(path), {key: run[key] for key in TRAINING}) for run in result["runs"]]
+            named = importlib.import_module(f"experiments.{experiment}.config").get_config(name)
+            changes = tuple(differences(without_seeds(to_json(named)), without_seeds(result["config"])))
+            found += [Source(str(path), {key: run[key] for key in TRAINING}, changes) for run in result["runs"]]
+    if len({source.changes for source in found}) > 1:
+        raise ValueError(f"the runs of {name} in {directory} must be of one configuration, seeds apart")
     seeds = [source.seed for source in found]
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"the runs of {name} in {directory} must hold different seeds, got {seeds}")
@@ -78,7 +91,7 @@ def score_line(line: Line, found: list[Source]) -> dict[str, Any]:
     Raises:
         ValueError: they are those of another configuration.
     """
-    asked = {"data.mnist_dir": MNIST_DIR.value, "data.num_test": figure.NUM_TEST.value}
+    asked = {"data.mnist_dir": _MNIST_DIR.value, "data.num_test": _NUM_TEST.value}
     first, runs = load_subject(found[0].path, {**asked, **line.fields}, seed=found[0].seed), []
     for source in found:
         subject = first if source is found[0] else with_weights(first, source.path, source.seed)
@@ -86,7 +99,9 @@ def score_line(line: Line, found: list[Source]) -> dict[str, Any]:
             raise ValueError(f"{source.path} holds weights of {subject.trained.name}, not of {line.name}")
         scores = summarise(evaluate_subject(subject))
         print(f"{line.group}, {line.series}: {line.score} {scores[line.score]:.4f} ({source.path})")
-        runs.append({**describe_subject(subject), **source.training, "scores": scores})
+        for change in source.changes:
+            print(f"  not as its name says: {change}")
+        runs.append({**describe_subject(subject), **source.training, "changes": source.changes, "scores": scores})
     mean, std = mean_std([run["scores"] for run in runs])
     ours = {
         "mean": mean[line.score],
@@ -104,14 +119,14 @@ def measure(experiment: str, lines: list[Line]) -> figure.Measured:
     """
     measured, missing = [], []
     for line in lines:
-        found = sources(experiment, line.name, Path(DIRECTORY.value))
+        found = sources(experiment, line.name, Path(_DIRECTORY.value))
         if found:
             measured.append(score_line(line, found))
         else:
             missing.append(line.name)
     if not measured:
         names = ", ".join(dict.fromkeys(missing))
-        raise ValueError(f"directory {DIRECTORY.value} holds no finished run of {names}")
+        raise ValueError(f"directory {_DIRECTORY.value} holds no finished run of {names}")
     return {"lines": measured, "without_weights": list(dict.fromkeys(missing))}, {}
 
 
@@ -124,10 +139,10 @@ def draw(record: dict[str, Any], path: Path, ylabel: str) -> None:
         ours = line["series"]
         if line["paper"]:
             series.setdefault(f"{ours}, paper", {})[line["group"]] = tuple(line["paper"])
-            ours += ", ours"
+            ours += ", ours" if not any(run.get("changes") for run in line["runs"]) else ", ours, changed"
         series.setdefault(ours, {})[line["group"]] = (line["ours"]["mean"], line["ours"]["std"])
     bars = {label: [found.get(group, unknown) for group in groups] for label, found in series.items()}
-    charts.bars(groups, bars, ylabel).savefig(figure.beside(path))
+    charts.bars(groups, bars, ylabel).savefig(beside(path))
 
 
 def compare(experiment: str, name: str, lines: list[Line], ylabel: str) -> None:

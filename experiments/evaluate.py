@@ -9,8 +9,8 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments.figure import OUTPUT, beside, make_room
-from experiments.subject_flags import flag_fields, trained_name
+from experiments.output import OUTPUT, beside, make_room
+from experiments.subject_flags import NUM_TEST, flag_fields, trained_name
 from experiments.trained import describe_subject, evaluate_subject, load_subject, without_noise
 from nem_jax import provenance
 from nem_jax.evaluation import mean_std, summarise
@@ -30,6 +30,8 @@ _CLEAN = flags.DEFINE_boolean("clean", False, "no input noise (the default is th
 def main() -> None:
     """Print the scores of each draw and their mean."""
     source = trained_name()
+    if NUM_TEST.value is not None and _SPLIT.value != "test":
+        raise ValueError(f"num_test is given, but split is {_SPLIT.value!r}")
     file = beside(Path(OUTPUT.value), ".json") if OUTPUT.value else None
     if file is not None:
         make_room(file)

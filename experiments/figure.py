@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from experiments.output import OUTPUT, beside, make_room
 from nem_jax import provenance
 from nem_jax.training.workdir import write_json
 
-OUTPUT = flags.DEFINE_string("output", None, "path of the new files, without their suffix")
-NUM_TEST = flags.DEFINE_integer("num_test", None, "test examples, if not the trained number", lower_bound=1)
 _REDRAW = flags.DEFINE_boolean("redraw", False, "compute nothing: draw again from the files that are there")
 
 HERE = Path(__file__).parent
@@ -33,44 +32,27 @@ def produce(
     default: Callable[[], Path],
     measure: Callable[[], Measured],
     draw: Callable[[dict[str, Any], dict[str, np.ndarray], Path], None],
+    has_arrays: bool = False,
 ) -> None:
     """Measure and write, or read, the numbers; then `draw(record, arrays, path without suffix)`.
 
-    The path is --output, or else `default()`, which may need other flags.
+    The path is --output, or else `default()`, which may need other flags. `has_arrays`: `measure` returns some.
 
     Raises:
         ValueError: there are numbers already, which are not replaced; or none to draw from.
     """
     path = Path(OUTPUT.value) if OUTPUT.value else default()
     file, arrays_file = beside(path, ".json"), beside(path, ".npz")
-    if _REDRAW.value and not file.exists():
-        raise ValueError(f"{file} does not exist: there is nothing to redraw")
+    for needed in [file, arrays_file] if has_arrays else [file]:
+        if _REDRAW.value and not needed.exists():
+            raise ValueError(f"{needed} does not exist: there is nothing to redraw")
     if not _REDRAW.value:
         make_room(file)
         record, arrays = measure()
-        if arrays:
+        if has_arrays:
             np.savez_compressed(arrays_file, **arrays)
         write_json(file, {**record, **provenance.record()})
     record = json.loads(file.read_text())
-    arrays = dict(np.load(arrays_file)) if arrays_file.exists() else {}
+    arrays = dict(np.load(arrays_file)) if has_arrays else {}
     draw(record, arrays, path)
     print(f"numbers: {file}")
-
-
-def make_room(file: Path) -> None:
-    """Before anything is computed: `file` is not there, its directory is.
-
-    Raises:
-        ValueError: it exists, or its directory cannot be made.
-    """
-    if file.exists():
-        raise ValueError(f"{file} exists already: remove it, or have a figure drawn again with --redraw")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"output {file} cannot be written: {error.strerror}") from error
-
-
-def beside(path: Path, suffix: str = ".png") -> Path:
-    """The file of a figure with this suffix: names may have dots."""
-    return path.with_name(path.name + suffix)

@@ -13,6 +13,7 @@ import numpy as np
 from absl import flags
 
 from experiments import figure
+from experiments.output import beside
 from experiments.shown_example import EXAMPLE, check_example
 from experiments.subject_flags import flag_fields, trained_name
 from experiments.trained import describe_subject, load_subject
@@ -28,7 +29,7 @@ _NUM_AHEAD = flags.DEFINE_integer("num_ahead", 20, "steps on the model's own pre
 
 def measure() -> figure.Measured:
     """Error of each step over the test set; prediction, gamma and psi of one example."""
-    subject = load_subject(trained_name(), flag_fields(), num_ahead=_NUM_AHEAD.value)
+    subject = load_subject(trained_name(), {**flag_fields(), "model.num_draws": 1}, num_ahead=_NUM_AHEAD.value)
     model, params, dataset = subject.experiment.model, subject.params, subject.dataset
     key, split, index = draw_key(subject.trained.seed, 0), dataset.splits["test"], np.array([check_example(subject)])
 
@@ -49,16 +50,20 @@ def measure() -> figure.Measured:
 def draw(record: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> None:
     """The error's curve, the sequence as a picture, and its animation."""
     curves = {Path(record["trained"]).name: record["upper_bound"]}
-    charts.curve(curves, "error [nats per image]", record["num_observed"]).savefig(figure.beside(path))
+    charts.curve(curves, "error [nats per image]", record["num_observed"]).savefig(beside(path))
     shown = {name: arrays[name] for name in ("x", "gamma", "psi")}
-    plots.sequence(**shown, every=2).savefig(figure.beside(path, "_sequence.png"))
+    plots.sequence(**shown, every=2).savefig(beside(path, "_sequence.png"))
     predicted = ("prediction", arrays["psi"].max(axis=1))
-    plots.write_animation(figure.beside(path, ".gif"), [predicted, *plots.sequence_panels(**shown)])
+    plots.write_animation(beside(path, ".gif"), [predicted, *plots.sequence_panels(**shown)])
 
 
 def main() -> None:
     """Measure and draw."""
-    figure.produce(lambda: Path("runs") / "figures" / f"rollout_{Path(trained_name()).name}", measure, draw)
+
+    def default() -> Path:
+        return Path("runs") / "figures" / f"rollout_{Path(trained_name()).name}"
+
+    figure.produce(default, measure, draw, has_arrays=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import numpy as np
 from absl import flags
 
 from experiments import figure
+from experiments.output import beside
 from experiments.shown_example import EXAMPLE, check_example
 from experiments.subject_flags import flag_fields, trained_name
 from experiments.trained import describe_subject, load_subject
@@ -35,8 +36,8 @@ def measure() -> figure.Measured:
 def draw(record: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> None:
     """Picture and animation."""
     shown = {name: arrays[name] for name in ("x", "gamma", "psi", "x_noisy")}
-    plots.sequence(**shown, every=_EVERY.value).savefig(figure.beside(path))
-    plots.write_animation(figure.beside(path, ".gif"), plots.sequence_panels(**shown))
+    plots.sequence(**shown, every=_EVERY.value).savefig(beside(path))
+    plots.write_animation(beside(path, ".gif"), plots.sequence_panels(**shown))
 
 
 def main() -> None:
@@ -45,7 +46,7 @@ def main() -> None:
     def default() -> Path:
         return Path("runs") / "figures" / f"sequence_{Path(trained_name()).name}_{EXAMPLE.value}"
 
-    figure.produce(default, measure, draw)
+    figure.produce(default, measure, draw, has_arrays=True)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@ from typing import Any
 
 from absl import flags
 
-from experiments.figure import NUM_TEST
-from experiments.places import MNIST_DIR
+from experiments.shared_flags import define_mnist_dir, define_num_test
 
 TRAINED = flags.DEFINE_string("trained", None, "a run's directory, or weights that come with the package")
+NUM_TEST, _MNIST_DIR = define_num_test(), define_mnist_dir()
 NUM_STEPS = flags.DEFINE_integer("num_steps", None, "T, if not the trained one", lower_bound=1)
 
 
@@ -25,7 +25,7 @@ def trained_name() -> str:
 def flag_fields() -> dict[str, Any]:
     """The changes that the flags ask for, as `load_subject` takes them."""
     return {
-        "data.mnist_dir": MNIST_DIR.value,
+        "data.mnist_dir": _MNIST_DIR.value,
         "data.num_test": NUM_TEST.value,
         "model.num_steps": NUM_STEPS.value,
     }

@@ -12,8 +12,8 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict
 
-from experiments import publish, table
-from experiments.places import DIRECTORY, MNIST_DIR
+from experiments import publishing, results_table
+from experiments.shared_flags import define_directory, define_mnist_dir
 from nem_jax.config import build_stages
 from nem_jax.launch import launch
 from nem_jax.training.run import run
@@ -23,6 +23,7 @@ EXPERIMENTS = ("static_shapes", "flying_shapes", "flying_mnist")
 
 _EXPERIMENT = flags.DEFINE_enum("experiment", None, EXPERIMENTS, "whose configurations", required=True)
 _NAMES = flags.DEFINE_list("names", [], "configurations, by name; default: those of the paper's main comparison")
+_DIRECTORY, _MNIST_DIR = define_directory(), define_mnist_dir()
 _SEEDS = flags.DEFINE_integer("seeds", 5, "number of seeds of each configuration", lower_bound=1)
 _PUBLISH = flags.DEFINE_boolean("publish", True, "write results, pictures, weights and the table")
 
@@ -38,9 +39,9 @@ def plan(experiment: str, names: list[str], seeds: int, directory: Path) -> dict
     planned = {}
     for name in names or module.SWEEP:
         if _PUBLISH.value:
-            publish.check_seeds(publish.result_file(experiment, name), seeds)
+            publishing.check_seeds(publishing.result_file(experiment, name), seeds)
         config = module.get_config(name)
-        config.num_seeds, config.data.mnist_dir = seeds, MNIST_DIR.value
+        config.num_seeds, config.data.mnist_dir = seeds, _MNIST_DIR.value
         build_stages(config)
         if (directory / name / CONFIG).exists():
             check_same(directory / name, config)
@@ -50,13 +51,13 @@ def plan(experiment: str, names: list[str], seeds: int, directory: Path) -> dict
 
 def main() -> None:
     """Train what is missing, then publish."""
-    planned = plan(_EXPERIMENT.value, _NAMES.value, _SEEDS.value, Path(DIRECTORY.value))
+    planned = plan(_EXPERIMENT.value, _NAMES.value, _SEEDS.value, Path(_DIRECTORY.value))
     for workdir, config in planned.items():
         if not (workdir / RESULT).exists():
             run(config, str(workdir))
         if _PUBLISH.value:
-            publish.publish([workdir], mnist_dir=MNIST_DIR.value)
-            table.write()
+            publishing.publish([workdir], mnist_dir=_MNIST_DIR.value)
+            results_table.write()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from experiments import figure
+from experiments.output import beside
 from experiments.subject_flags import flag_fields, trained_name
 from experiments.trained import describe_subject, evaluate_subject, load_subject
 from nem_jax import charts
@@ -48,7 +49,7 @@ def draw(record: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> N
     trained_steps = {curve["trained_steps"] for curve in curves.values()}
     shown = {name: curve["ami_max"] for name, curve in curves.items()}
     figure_6 = charts.curve(shown, "AMI (max)", trained_steps.pop() if len(trained_steps) == 1 else None)
-    figure_6.savefig(figure.beside(path))
+    figure_6.savefig(beside(path))
 
 
 def main() -> None:

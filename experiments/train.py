@@ -26,6 +26,10 @@ def main() -> None:
 
 
 def _main() -> None:
+    if _COORDINATOR.value is None and (_NUM_PROCESSES.present or _PROCESS_ID.present):
+        raise ValueError("--num_processes and --process_id are given, but used only with --coordinator")
+    if _COORDINATOR.value is not None and _DISTRIBUTED.value is False:
+        raise ValueError("--coordinator is given, but --nodistributed makes this process one alone")
     if _COORDINATOR.value is not None:
         hosts.connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _TIMEOUT.value)
     elif _DISTRIBUTED.value or (_DISTRIBUTED.value is None and hosts.launcher()):

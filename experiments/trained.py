@@ -37,7 +37,7 @@ def load_subject(
     generator takes the place of a stored data set.
 
     Raises:
-        ValueError: see `load_trained` and `build_experiment`.
+        ValueError: see `load_trained` and `build_experiment`; or another number of objects is asked of stored data.
     """
     trained, params = load_trained(source, seed)
     config = trained.copy_and_resolve_references()
@@ -49,6 +49,9 @@ def load_subject(
             config[section][name] = new
     if changes.get("data.generator") is not None:
         config.data.path = None
+    is_stored = config.data.path is not None or config.data.generator == "published_shapes"
+    if is_stored and config.data.num_objects != trained.data.num_objects:
+        raise ValueError(f"num_objects is {config.data.num_objects}, but stored data keep theirs: give --generator too")
     experiment = build_experiment(config)
     config.model.num_steps += num_ahead
     dataset = build_experiment(config).load_data()

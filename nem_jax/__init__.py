@@ -17,8 +17,8 @@ shall predict its own pixels (`intra_loss`) and know nothing of the others (`int
 `cell` is any function `(params, residual [H, W, C], theta [M]) -> (theta, psi)`. All functions take one example and are
 pure: compose them with `jax.jit`, `jax.vmap` and `jax.grad`. Trained ones: `load_pretrained("static_shapes_rnn_em")`.
 
-Axes, always in this order: B batch, T EM steps (F = T + 1 frames), K components, H height, W width, C channels; M is
-the number of hidden units. To change K, noise or cell of an experiment, see its config.py and `nem_jax/config/`.
+Axes, always in this order: B batch, T EM steps (F = T + lookahead frames), K components, H height, W width, C channels;
+M is the number of hidden units. To change K, noise or cell of an experiment, see its config.py and `nem_jax/config/`.
 """
 
 from nem_jax.corruption import bitflip, masked_uniform
@@ -40,7 +40,7 @@ from nem_jax.losses import (
 from nem_jax.metrics import Scores, ami, ari, confidence, segmentation_scores
 from nem_jax.model import NEM, example_loss, infer, infer_likeliest
 from nem_jax.pretrained import load_pretrained
-from nem_jax.rollout import rollout, rollout_losses
+from nem_jax.rollout import Rollout, rollout, rollout_losses
 from nem_jax.types import Cell, EMState, Example, Objects, Trajectory
 from nem_jax.unroll import unroll
 
@@ -58,5 +58,5 @@ __all__ = [  # noqa: RUF022 - by subject
     # data
     "flying_mnist", "flying_shapes", "load_hdf5", "load_mnist", "load_sklearn_digits", "static_shapes", "write_hdf5",
     # a whole model
-    "NEM", "example_loss", "infer", "infer_likeliest", "load_pretrained", "rollout", "rollout_losses",
+    "NEM", "Rollout", "example_loss", "infer", "infer_likeliest", "load_pretrained", "rollout", "rollout_losses",
 ]  # fmt: skip

@@ -96,7 +96,8 @@ def _report(error: Exception) -> None:
         sentence = " ".join(str(error).split())
     else:
         traceback.print_exc()
-        sentence = f"{str(error).splitlines()[0]}: if another process ended, start all of them again, the run resumes"
+        first_line = (str(error) or repr(error)).splitlines()[0]
+        sentence = f"{first_line}: if another process ended, start all of them again, the run resumes"
     print(f"error: {sentence}", file=sys.stderr, flush=True)
 
 

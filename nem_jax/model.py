@@ -41,7 +41,7 @@ class NEM:
         inter_weight: weight of the inter-cluster loss.
         num_draws: initial gammas that `infer_likeliest` tries; training draws one.
         scan_unroll: EM steps per loop body; None lays out all of them, which is fastest on CPU.
-        remat: what the backward pass computes again, see `unroll.REMAT`.
+        remat: what the backward pass computes again, see `REMAT` of `nem_jax/unroll.py`.
     """
 
     init: Callable[[PRNGKey], Params]

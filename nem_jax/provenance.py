@@ -35,12 +35,14 @@ def versions() -> dict[str, str]:
 
 
 def git_revision() -> str:
-    """The commit of the code that runs, `-dirty` if files differ from it; `unknown` where git does not track it."""
+    """The commit of the code that runs, `-dirty` if files differ from it; `unknown` without git, or to git."""
     git = ["git", "-C", str(Path(__file__).parent)]
-    tracked = subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True, check=False)
-    describe = [*git, "describe", "--always", "--dirty", "--abbrev=12"]
-    done = subprocess.run(describe, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if tracked.returncode == done.returncode == 0 else "unknown"
+    try:
+        subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True, check=True)
+        describe = [*git, "describe", "--always", "--dirty", "--abbrev=12"]
+        return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def command() -> str:

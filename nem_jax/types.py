@@ -2,7 +2,7 @@
 
 Axis legend, always in this order:
 
-    B  batch          T  EM steps (F = T + 1 frames)      K  components
+    B  batch          T  EM steps (F = T + lookahead frames)      K  components
     H  height         W  width         C  channels        M  hidden units of one component
     N  objects, or examples of a data set
 

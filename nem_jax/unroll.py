@@ -13,8 +13,8 @@ from nem_jax.types import EMState, Trajectory
 Step = Callable[[EMState, jax.Array, jax.Array], EMState]
 """`(state, x_noisy [H, W, C], x [H, W, C]) -> state`: `em_step` with its cell, params and options bound."""
 
-_PRODUCTS = {"dot_general", "conv_general_dilated", "conv"}
-"""Primitives that may cost more than the memory of their results: matrix products and convolutions."""
+_PRODUCTS = {"dot_general", "conv_general_dilated"}
+"""Primitives that may cost more than the memory of their results, beside our own convolution, `conv`."""
 
 MIN_STORED_PRODUCTS = 32
 """A convolution of fewer products per result (on one grey channel: 16) is computed again like what is elementwise."""

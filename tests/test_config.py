@@ -160,6 +160,14 @@ def test_every_field_is_read(config, monkeypatch):
         ({**CONV, "model__features": (3, 3, 3)}, "data.image_size must be a multiple of 8 for the 3 convolutions"),
         ({"training__remat": "some"}, "training.remat must be one of 'none', 'elementwise', 'all', got 'some'"),
         ({"data__path": "nowhere.h5"}, "data.path: there is no file nowhere.h5"),
+        ({"data__path": "nowhere.h5", "data__image_size": 1}, "data.path: there is no file nowhere.h5"),
+        (
+            {
+                "data__path": "x.h5", "data__generator": "flying_mnist", "data__digits": "mnist",
+                "data__digit_pool": 20,
+            },
+            "data.digit_pool is given, but used only if data.path is None",
+        ),
         ({"training__batch_size": 50_001}, "training.batch_size must be an integer from 1 to 50000, got 50001"),
         ({"training__learning_rate": -1.0}, "training.learning_rate must be a number of at least 0.0, got -1.0"),
         ({"training__scan_unroll": 16}, "training.scan_unroll must be an integer from 1 to 15, got 16"),

@@ -23,6 +23,13 @@ def test_processes_of_different_configurations_are_refused(begin_two, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_an_error_without_words_is_reported_too(capsys):
+    hosts._report(MemoryError())
+    assert capsys.readouterr().err.endswith(
+        "error: MemoryError(): if another process ended, start all of them again, the run resumes\n"
+    )
+
+
 @pytest.fixture
 def connected(monkeypatch):
     """What JAX was told, instead of telling it."""

@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
+from experiments.trained import load_subject
 from nem_jax.data.hdf5 import write_hdf5
 from nem_jax.data.shapes import static_shapes
 from nem_jax.training.logs import read_records
@@ -56,6 +57,8 @@ def test_the_weights_are_scored_again_with_other_k_and_t(finished, launch, tmp_p
     path, _ = finished
     output = tmp_path / "scores"
     arguments = ("--num_components=5", "--num_steps=4", "--gamma_draws=2", "--clean", f"--output={output}")
+    done = launch("experiments.evaluate", f"--trained={path}", "--split=validation", "--num_test=8")
+    assert_one_sentence(done, "num_test is given, but split is 'validation'")
     done = launch("experiments.evaluate", f"--trained={path}", *arguments)
     assert done.returncode == 0, done.stderr
     scores = json.loads((tmp_path / "scores.json").read_text())
@@ -79,6 +82,8 @@ def test_the_weights_are_scored_again_with_other_k_and_t(finished, launch, tmp_p
         (["--nope=1"], "Unknown command line flag 'nope'"),
         (["smoke"], "'smoke' is no flag"),
         (["--config.model.k=3"], "--config.model.k=3: the configuration has no field 'k'"),
+        (["--process_id=1"], "--num_processes and --process_id are given, but used only with --coordinator"),
+        (["--nodistributed", "--coordinator=10.0.0.1:1"], "--coordinator is given, but --nodistributed"),
     ],
 )
 def test_bad_flags_are_one_sentence_and_leave_nothing(launch, tmp_path, arguments, sentence, assert_one_sentence):
@@ -118,6 +123,9 @@ def test_the_authors_file_layout_trains(launch, tmp_path, assert_one_sentence):
     done = train(launch, tmp_path / "run", f"--config.data.path={file}", "--config.training.max_epochs=1")
     assert done.returncode == 0, done.stderr
     assert read_records(tmp_path / "run")[0]["train_total"] > 0
+    with pytest.raises(ValueError, match="num_objects is 5, but stored data keep theirs"):
+        load_subject(str(tmp_path / "run"), {"data.num_objects": 5})
+    assert load_subject(str(tmp_path / "run"), {"data.num_objects": 5, "data.generator": "static_shapes"})
     with h5py.File(file, "a") as handle:
         handle["training/features"][0, 7, 3, 4, 0] = np.nan
     done = train(launch, tmp_path / "other", f"--config.data.path={file}")

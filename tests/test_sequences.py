@@ -107,10 +107,22 @@ def test_a_table_has_each_line_that_has_weights(runs, launch, tmp_path):
     assert [run["seed"] for run in other["runs"]] == [0, 1]
     assert other["runs"][0]["protocol"]["num_components"] == 5
     assert other["runs"][0]["epochs"] == 2
+    assert "config.model.num_steps is 20 there and 3 here" in same["runs"][0]["changes"]
     assert record["without_weights"] == ["rnn_em_3_5", "rnn_em_5_3", "rnn_em_5_5"]
     (tmp_path / "table.png").unlink()
     assert launch("experiments.flying_shapes.table_1", *arguments, "--redraw").returncode == 0
     assert (tmp_path / "table.png").exists()
+
+
+def test_runs_that_are_compared_share_their_configuration(runs, tmp_path):
+    for seed in (0, 1):
+        result = read(runs / "direct_seed0" / RESULT)
+        result["config"]["model"]["noise_prob"] = [0.2, 0.3][seed]
+        result["runs"][0]["seed"] = seed
+        (tmp_path / f"direct_seed{seed}").mkdir()
+        (tmp_path / f"direct_seed{seed}" / RESULT).write_text(json.dumps(result))
+    with pytest.raises(ValueError, match=r"the runs of direct in .* must be of one configuration, seeds apart"):
+        sources("flying_mnist", "direct", tmp_path)
 
 
 def test_three_and_static_digits_are_compared(runs, launch, tmp_path):
@@ -136,9 +148,8 @@ def test_a_figure_is_not_replaced_and_not_drawn_from_nothing(runs, launch, tmp_p
     redrawn = ("experiments.sequence", f"--output={tmp_path / 'figure'}", "--redraw")  # for which no weights are needed
     assert_one_sentence(launch(*redrawn), "figure.json does not exist: there is nothing to redraw")
     (tmp_path / "figure.json").write_text("{}")
-    assert_one_sentence(
-        launch(*arguments), "figure.json exists already: remove it, or have a figure drawn again with --redraw"
-    )
+    assert_one_sentence(launch(*redrawn), "figure.npz does not exist: there is nothing to redraw")
+    assert_one_sentence(launch(*arguments), "figure.json exists already: remove it first")
 
 
 def test_a_sequence_is_drawn_and_animated(runs, launch, tmp_path):

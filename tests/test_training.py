@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -161,6 +162,18 @@ def test_shuffled_epochs_visit_every_example_once(tmp_path, monkeypatch):
     epochs = np.concatenate(seen).reshape(2, 128)
     assert [sorted(epoch) for epoch in epochs] == [list(range(128))] * 2
     assert (epochs[0] != epochs[1]).mean() > 0.9
+
+
+def test_a_run_that_began_with_other_weights_resumes_without_them(finished, tmp_path, monkeypatch):
+    source = shutil.copytree(finished[0], tmp_path / "source")
+    config = tiny(init_from=str(source))
+    monkeypatch.setattr(Checkpoints, "save", save_then_stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, str(tmp_path / "run"))
+    monkeypatch.undo()
+    shutil.rmtree(source)
+    assert run(config, str(tmp_path / "run"))["runs"][0]["epochs"] == 2
+    assert read_records(tmp_path / "run")[0]["valid_total"] < read_records(finished[0])[0]["valid_total"]
 
 
 def test_stopping_now_scores_the_best_weights_so_far(tmp_path, monkeypatch):

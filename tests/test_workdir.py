@@ -7,6 +7,7 @@ import os
 import pytest
 
 from experiments.static_shapes.config import get_config
+from nem_jax import provenance
 from nem_jax.training import logs, workdir
 from nem_jax.training.run import _own
 from nem_jax.training.workdir import CONFIG, PROVENANCE, RESULT, WorkdirError, locked, write_json
@@ -114,6 +115,11 @@ def test_a_run_that_another_process_has_just_finished_is_refused(tmp_path):
     with pytest.raises(WorkdirError, match="holds a finished run"):
         workdir.add_start(tmp_path, {"git_revision": "second"})
     assert workdir.read_provenance(tmp_path) == {"git_revision": "first"}
+
+
+def test_without_git_the_revision_is_unknown(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert provenance.git_revision() == "unknown"
 
 
 def test_metrics_are_cut_back_to_the_checkpoint(tmp_path):

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from experiments import figure
 from experiments.benchmark import convolutional, dense
 from experiments.benchmark.measure import flop_per_example, growth, matmul_peak, training_step
+from experiments.output import beside
 from experiments.static_shapes.config import get_config as static_shapes
 from nem_jax import charts
 from nem_jax.launch import launch
@@ -124,8 +125,8 @@ def draw(record: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> N
         label: (np.divide(found["values"], found["values"][0]), np.divide(found["ms"], found["ms"][0]))
         for label, found in record["growth"].items()
     }
-    charts.growth(curves, "times the smallest", "times its step time").savefig(figure.beside(path))
-    print(f"picture: {figure.beside(path)}")
+    charts.growth(curves, "times the smallest", "times its step time").savefig(beside(path))
+    print(f"picture: {beside(path)}")
 
 
 def profile(directory: str) -> None:

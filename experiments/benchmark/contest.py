@@ -155,6 +155,8 @@ def run_as_script(contest: Contest, difference: Callable[[], float], name: str |
     if find_spec("torch") is None:
         sys.exit(TORCH_MISSING)
     jax.config.update("jax_platforms", "cpu")
+    if name is not None and name not in contest.build:
+        sys.exit(f"error: the contestant must be one of {', '.join(contest.build)}, got {name!r}")
     if name is not None:
         print(json.dumps(contest.measure_memory(name)))
         return

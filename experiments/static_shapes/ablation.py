@@ -14,7 +14,8 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from experiments import figure
-from experiments.places import DIRECTORY
+from experiments.output import beside
+from experiments.shared_flags import define_directory, define_num_test
 from experiments.static_shapes.config import PAPERS_CHOICES, get_config
 from nem_jax import charts
 from nem_jax.config import build_experiment
@@ -24,6 +25,7 @@ from nem_jax.training.workdir import CONFIG, RESULT, check_same, read_result, to
 
 WHOLE = "rnn_em_best"
 
+_DIRECTORY, _NUM_TEST = define_directory(), define_num_test()
 _EPOCHS = flags.DEFINE_integer("epochs", None, "epochs of each, if not those of rnn_em_best", lower_bound=1)
 
 
@@ -37,13 +39,14 @@ def variants() -> dict[str, ConfigDict]:
         table[f"{name} {value}"] = changed
     for config in table.values():
         config.training.max_epochs = _EPOCHS.value or config.training.max_epochs
-        config.data.num_test = figure.NUM_TEST.value or config.data.num_test
+        config.data.num_test = _NUM_TEST.value or config.data.num_test
     return table
 
 
 def measure() -> figure.Measured:
     """Train what is missing, and read the scores of all."""
-    planned = {label: (Path(DIRECTORY.value) / label.replace(" ", "_"), config) for label, config in variants().items()}
+    directory = Path(_DIRECTORY.value)
+    planned = {label: (directory / label.replace(" ", "_"), config) for label, config in variants().items()}
     for workdir, config in planned.values():
         build_experiment(config)
         if (workdir / CONFIG).exists():
@@ -69,8 +72,8 @@ def draw(record: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> N
     entries: list[tuple[float | None, float | None]] = [
         (scores["ami_max"]["mean"], None) for scores in record["scores"].values()
     ]
-    charts.bars(list(record["scores"]), {"AMI (max)": entries}, "AMI").savefig(figure.beside(path))
-    print(f"picture: {figure.beside(path)}")
+    charts.bars(list(record["scores"]), {"AMI (max)": entries}, "AMI").savefig(beside(path))
+    print(f"picture: {beside(path)}")
 
 
 if __name__ == "__main__":

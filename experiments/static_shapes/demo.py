@@ -8,11 +8,13 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from experiments.places import DIRECTORY
+from experiments.shared_flags import define_directory
 from experiments.static_shapes.config import get_config
 from nem_jax.launch import launch
 from nem_jax.training.run import run
 from nem_jax.training.workdir import CONFIG, RESULT, to_json
+
+_DIRECTORY = define_directory()
 
 
 def next_workdir(directory: Path, config: ConfigDict) -> Path:
@@ -33,7 +35,7 @@ def _is_usable(workdir: Path, config: ConfigDict) -> bool:
 def main() -> None:
     """Train, score, say where everything lies."""
     config = get_config("demo")
-    workdir = next_workdir(Path(DIRECTORY.value), config)
+    workdir = next_workdir(Path(_DIRECTORY.value), config)
     print(f"RNN-EM learns to pull overlapping shapes apart, without a label. Workdir: {workdir}")
     run(config, str(workdir))
 

@@ -30,15 +30,19 @@ def build_data(config: ConfigDict) -> Load:
     integer(config, "data.seed", 0, MAX_SEED)
     integer(config, "data.num_objects", 1)
     choice(config, "data.generator", GENERATORS)
-    smallest = shapes.MIN_IMAGE_SIZE if data.generator in SHAPE_GENERATORS else 1
+    stored = value(config, "data.path") is not None
+    smallest = shapes.MIN_IMAGE_SIZE if data.generator in SHAPE_GENERATORS and not stored else 1
     integer(config, "data.image_size", smallest, math.isqrt(MAX_PIXELS))
     for split in SPLITS:
         integer(config, f"data.num_{split}", 1)
     sizes = (data.num_training, data.num_validation, data.num_test)
     num_frames = config.model.num_steps + config.model.lookahead
     generate = _build_generator(config, sizes, num_frames)
-    if value(config, "data.path") is None:
+    if not stored:
         return generate
+    for field in ("data.mnist_dir", "data.digit_pool"):
+        if value(config, field) is not None:
+            raise ValueError(f"{field} is given, but used only if data.path is None")
     load = functools.partial(load_hdf5, Path(data.path), sizes, num_frames=num_frames)
     return lambda: _checked(load(), data.image_size, data.num_objects)
 

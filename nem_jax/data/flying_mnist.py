@@ -84,7 +84,7 @@ def flying_mnist(
     Args:
         seed: of the data alone.
         sizes: number of training, validation and test sequences.
-        num_frames: F, one more than EM steps; 1: static digits.
+        num_frames: F, EM steps + lookahead; 1: static digits.
         digits: as loaded, pasted as they are.
         num_objects: digits per sequence.
         image_size: height and width of the canvas.

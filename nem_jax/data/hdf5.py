@@ -265,7 +265,7 @@ def _open_split(file: h5py.File, name: str, size: int, num_frames: int | None) -
     if not 1 <= size <= examples:
         raise ValueError(f"data.num_{name} is {size}, but {file.filename} has {examples} {name} examples")
     if frames > 1 and num_frames is not None and frames < num_frames:
-        raise ValueError(f"{where}/features has {frames} frames, {num_frames} are needed (one more than EM steps)")
+        raise ValueError(f"{where}/features has {frames} frames, {num_frames} are needed (EM steps + lookahead)")
     return _Reader(name, arrays, size, frames if frames == 1 or num_frames is None else num_frames)
 
 

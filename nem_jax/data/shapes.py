@@ -76,7 +76,7 @@ def flying_shapes(
     Args:
         seed: of the data alone.
         sizes: number of training, validation and test sequences.
-        num_frames: F, one more than EM steps: 21 in the paper.
+        num_frames: F, EM steps + lookahead: 21 in the paper.
         num_objects: shapes per sequence.
         image_size: height and width of the canvas, at least 12 pixels.
     """

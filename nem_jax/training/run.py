@@ -51,7 +51,7 @@ def run(config: ConfigDict, workdir: str, stop_now: bool = False) -> dict[str, A
     paths = stage_paths(path, len(stages))
     if stop_now and not has_checkpoint(paths[0]):
         raise ValueError(f"--stop_now: no epoch is finished in {path}, so that there is nothing to score")
-    params = initial_params(stages[0].experiment)
+    params = None if has_checkpoint(paths[0]) else initial_params(stages[0].experiment)
     with contextlib.ExitStack() as held:
         on_main(lambda: _own(path, config, record, held))
         together(lambda: check_same(path, config))  # they all see the directory

@@ -44,6 +44,11 @@ def portable(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, **{section: {**config.get(section, {}), **fields} for section, fields in changed.items()}}
 
 
+def without_seeds(config: dict[str, Any]) -> dict[str, Any]:
+    """What runs that are published together share of their configurations."""
+    return {**portable(config), "seed": 0, "num_seeds": 1}
+
+
 def open_workdir(path: Path, config: ConfigDict, provenance: dict[str, Any]) -> None:
     """Make `path` the directory of this run, or check that it is already.
 
@@ -76,7 +81,7 @@ def check_same(path: Path, config: ConfigDict) -> None:
         present = json.loads((path / CONFIG).read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise WorkdirError(f"{path / CONFIG} is not readable: {error}") from error
-    different = _differences(portable(present), portable(to_json(config)))
+    different = differences(portable(present), portable(to_json(config)))
     if different:
         raise WorkdirError(f"{path} belongs to a run of another configuration: {'; '.join(different)}")
 
@@ -85,13 +90,15 @@ def read_result(path: Path) -> dict[str, Any]:
     """The result of the finished run in `path`.
 
     Raises:
-        WorkdirError: there is none, or one of another version.
+        WorkdirError: there is none, or one of another version, or it was ended before its last stage.
     """
     if not (path / RESULT).exists():
         raise WorkdirError(f"workdir {path} holds no finished run")
     result = json.loads((path / RESULT).read_text())
     if "runs" not in result:
         raise WorkdirError(f"{path / RESULT} was written by another version: it does not list its seeds")
+    if any(len(run.get("stages", [])) < len(result["config"]["stages"]) for run in result["runs"]):
+        raise WorkdirError(f"workdir {path} was ended before its last stage")
     return result
 
 
@@ -129,8 +136,9 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _differences(old: Any, new: Any, name: str = "config") -> list[str]:
+def differences(old: Any, new: Any, name: str = "config") -> list[str]:
+    """In what a configuration "there" differs from one "here", a phrase for each field."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return [] if old == new else [f"{name} is {old!r} there and {new!r} here"]
     keys = sorted(old.keys() | new.keys())
-    return [line for key in keys for line in _differences(old.get(key), new.get(key), f"{name}.{key}")]
+    return [line for key in keys for line in differences(old.get(key), new.get(key), f"{name}.{key}")]

@@ -1,0 +1,68 @@
+"""The results table in experiments/README.md, generated from the results' json files."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+README = HERE / "README.md"
+BEGIN, END = "<!-- results: begin (python -m experiments.table) -->", "<!-- results: end -->"
+COLUMNS = (
+    "experiment", "paper", "AMI (max), paper", "AMI (max), ours", "AMI (arithmetic)", "ARI", "seeds", "epochs",
+    "hardware", "file",
+)  # fmt: skip
+
+
+def render(records: list[dict[str, Any]], files: list[str]) -> str:
+    """The table of results' records, in Markdown."""
+    return "\n".join([_line(COLUMNS), _line(["---"] * len(COLUMNS)), *map(_row, records, files)])
+
+
+def generate() -> str:
+    """README.md with the table that the json files make."""
+    files = sorted(HERE.glob("*/results/*.json"))
+    records = [json.loads(file.read_text()) for file in files]
+    names = [file.relative_to(HERE).as_posix() for file in files]
+    text = README.read_text()
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{render(records, names)}\n{END}{after}"
+
+
+def write() -> None:
+    """Bring README.md up to date."""
+    README.write_text(generate())
+
+
+def _row(record: dict[str, Any], file: str) -> str:
+    paper, metrics = record["paper"], record["metrics"]
+    planned = record["config"]["training"]["max_epochs"]
+    runs = zip(record["epochs"], record["stopped_early"], record["stages"], strict=True)
+    epochs = ", ".join(
+        f"{epochs}{'' if stopped or (stages[-1]['epochs'] if stages else epochs) >= planned else ' (cut)'}"
+        for epochs, stopped, stages in runs
+    )
+    cells = [
+        f"{record['experiment']} `{record['config']['name']}`",
+        paper.get("where", "-"),
+        _mean_std(paper["ami_max"]) if "ami_max" in paper else "-",
+        _mean_std(metrics["ami_max"]),
+        _mean_std(metrics["ami_arithmetic"]),
+        _mean_std(metrics["ari"]),
+        str(len(record["seeds"])),
+        epochs,
+        record["hardware"],
+        f"[json]({file})",
+    ]
+    return _line(cells)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _mean_std(metric: dict[str, Any]) -> str:
+    if len(metric.get("per_seed", "several")) == 1:
+        return f"{metric['mean']:.3f}"
+    return f"{metric['mean']:.3f} +- {metric['std']:.3f}"

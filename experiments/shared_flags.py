@@ -1,0 +1,26 @@
+"""Flags that several commands have: each calls the functions of those that it reads, and so accepts no others.
+
+Cached: a process that imports several commands defines a flag once.
+"""
+
+import functools
+
+from absl import flags
+
+
+@functools.cache
+def define_directory() -> flags.FlagHolder[str]:
+    """--directory."""
+    return flags.DEFINE_string("directory", "runs", "holds the runs, by their configurations' names")
+
+
+@functools.cache
+def define_mnist_dir() -> flags.FlagHolder[str | None]:
+    """--mnist_dir."""
+    return flags.DEFINE_string("mnist_dir", None, "holds MNIST's IDX files, if not where the training found them")
+
+
+@functools.cache
+def define_num_test() -> flags.FlagHolder[int | None]:
+    """--num_test."""
+    return flags.DEFINE_integer("num_test", None, "test examples, if not the trained number", lower_bound=1)
