@@ -6,6 +6,7 @@ that come with the package; lines that have neither are left out, and named.
 """
 
 import importlib
+import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,16 +14,16 @@ from typing import Any, NamedTuple
 from experiments import figure
 from experiments.output import beside
 from experiments.shared_flags import define_directory, define_mnist_dir, define_num_test
-from experiments.trained import describe_subject, evaluate_subject, load_subject, with_weights
+from experiments.trained import Subject, describe_subject, evaluate_subject, load_subject, with_weights
 from nem_jax import charts
 from nem_jax.evaluation import mean_std, summarise
 from nem_jax.launch import launch
 from nem_jax.pretrained import pretrained_names
-from nem_jax.training.workdir import RESULT, differences, read_result, to_json, without_seeds
+from nem_jax.training.workdir import CONFIG, RESULT, differences, read_result, to_json, without_seeds
 
 _DIRECTORY, _MNIST_DIR, _NUM_TEST = define_directory(), define_mnist_dir(), define_num_test()
 
-TRAINING = ("seed", "epochs", "best_epoch", "stopped_early")
+TRAINING = ("seed", "epochs", "best_epoch", "stopped_early", "failed_at_step")
 
 
 class Line(NamedTuple):
@@ -71,11 +72,12 @@ def sources(experiment: str, name: str, directory: Path) -> list[Source]:
     for path in paths:
         if not (path / RESULT).exists():
             continue
-        result = read_result(path)
-        if result["config"]["experiment"] == experiment:
+        if json.loads((path / CONFIG).read_text())["experiment"] == experiment:
+            result = read_result(path)
             named = importlib.import_module(f"experiments.{experiment}.config").get_config(name)
             changes = tuple(differences(without_seeds(to_json(named)), without_seeds(result["config"])))
-            found += [Source(str(path), {key: run[key] for key in TRAINING}, changes) for run in result["runs"]]
+            for run in result["runs"]:
+                found.append(Source(str(path), {key: run[key] for key in TRAINING if key in run}, changes))
     if len({source.changes for source in found}) > 1:
         raise ValueError(f"the runs of {name} in {directory} must be of one configuration, seeds apart")
     seeds = [source.seed for source in found]
@@ -85,14 +87,19 @@ def sources(experiment: str, name: str, directory: Path) -> list[Source]:
     return found or [Source(packaged, {})] * (packaged in pretrained_names())
 
 
-def score_line(line: Line, found: list[Source]) -> dict[str, Any]:
+def load_line(line: Line, source: Source) -> Subject:
+    """The first of a line's weights, on its test."""
+    asked = {"data.mnist_dir": _MNIST_DIR.value, "data.num_test": _NUM_TEST.value}
+    return load_subject(source.path, {**asked, **line.fields}, seed=source.seed)
+
+
+def score_line(line: Line, first: Subject, found: list[Source]) -> dict[str, Any]:
     """Mean, standard deviation (if there are several) and record of each of the weights `found`.
 
     Raises:
         ValueError: they are those of another configuration.
     """
-    asked = {"data.mnist_dir": _MNIST_DIR.value, "data.num_test": _NUM_TEST.value}
-    first, runs = load_subject(found[0].path, {**asked, **line.fields}, seed=found[0].seed), []
+    runs = []
     for source in found:
         subject = first if source is found[0] else with_weights(first, source.path, source.seed)
         if subject.trained.name != line.name:
@@ -117,17 +124,15 @@ def measure(experiment: str, lines: list[Line]) -> figure.Measured:
     Raises:
         ValueError: no line has weights.
     """
-    measured, missing = [], []
-    for line in lines:
-        found = sources(experiment, line.name, Path(_DIRECTORY.value))
-        if found:
-            measured.append(score_line(line, found))
-        else:
-            missing.append(line.name)
-    if not measured:
-        names = ", ".join(dict.fromkeys(missing))
-        raise ValueError(f"directory {_DIRECTORY.value} holds no finished run of {names}")
-    return {"lines": measured, "without_weights": list(dict.fromkeys(missing))}, {}
+    names = dict.fromkeys(line.name for line in lines)
+    found = {name: sources(experiment, name, Path(_DIRECTORY.value)) for name in names}
+    missing = [name for name, weights in found.items() if not weights]
+    # whatever is wrong with any of them is said before the first is scored
+    firsts = [(line, load_line(line, found[line.name][0])) for line in lines if found[line.name]]
+    if not firsts:
+        raise ValueError(f"directory {_DIRECTORY.value} holds no finished run of {', '.join(missing)}")
+    measured = [score_line(line, first, found[line.name]) for line, first in firsts]
+    return {"lines": measured, "without_weights": missing}, {}
 
 
 def draw(record: dict[str, Any], path: Path, ylabel: str) -> None:
@@ -139,7 +144,9 @@ def draw(record: dict[str, Any], path: Path, ylabel: str) -> None:
         ours = line["series"]
         if line["paper"]:
             series.setdefault(f"{ours}, paper", {})[line["group"]] = tuple(line["paper"])
-            ours += ", ours" if not any(run.get("changes") for run in line["runs"]) else ", ours, changed"
+            ours += ", ours"
+        if any(run.get("changes") for run in line["runs"]):
+            ours += ", changed"
         series.setdefault(ours, {})[line["group"]] = (line["ours"]["mean"], line["ours"]["std"])
     bars = {label: [found.get(group, unknown) for group in groups] for label, found in series.items()}
     charts.bars(groups, bars, ylabel).savefig(beside(path))

@@ -38,11 +38,9 @@ def write() -> None:
 def _row(record: dict[str, Any], file: str) -> str:
     paper, metrics = record["paper"], record["metrics"]
     planned = record["config"]["training"]["max_epochs"]
-    runs = zip(record["epochs"], record["stopped_early"], record["stages"], strict=True)
-    epochs = ", ".join(
-        f"{epochs}{'' if stopped or (stages[-1]['epochs'] if stages else epochs) >= planned else ' (cut)'}"
-        for epochs, stopped, stages in runs
-    )
+    failed = record.get("failed_at_step", [None] * len(record["seeds"]))
+    runs = zip(record["epochs"], record["stopped_early"], record["stages"], failed, strict=True)
+    epochs = ", ".join(f"{epochs}{_ending(epochs, planned, *others)}" for epochs, *others in runs)
     cells = [
         f"{record['experiment']} `{record['config']['name']}`",
         paper.get("where", "-"),
@@ -56,6 +54,15 @@ def _row(record: dict[str, Any], file: str) -> str:
         f"[json]({file})",
     ]
     return _line(cells)
+
+
+def _ending(
+    epochs: int, planned: int, stopped_early: bool, stages: list[dict[str, Any]], failed_at_step: int | None
+) -> str:
+    """How training ended, unless as planned."""
+    if failed_at_step:
+        return " (failed)"
+    return "" if stopped_early or (stages[-1]["epochs"] if stages else epochs) >= planned else " (cut)"
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -49,9 +49,9 @@ def load_subject(
             config[section][name] = new
     if changes.get("data.generator") is not None:
         config.data.path = None
-    is_stored = config.data.path is not None or config.data.generator == "published_shapes"
-    if is_stored and config.data.num_objects != trained.data.num_objects:
-        raise ValueError(f"num_objects is {config.data.num_objects}, but stored data keep theirs: give --generator too")
+    asked, present = config.data.num_objects, trained.data.num_objects
+    if asked != present and (config.data.path is not None or config.data.generator == "published_shapes"):
+        raise ValueError(f"num_objects is {asked}, but stored data keep their {present}")
     experiment = build_experiment(config)
     config.model.num_steps += num_ahead
     dataset = build_experiment(config).load_data()

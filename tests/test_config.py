@@ -189,6 +189,20 @@ def test_a_configuration_of_another_version_is_one_sentence():
         build_experiment(config)
 
 
+def test_each_field_reaches_the_model():
+    """With values that are not NEM's own."""
+    fields = {
+        "hidden_size": 7, "num_components": 6, "num_steps": 5, "lookahead": 0, "gradient_gamma": False, "epsilon": 0.5,
+        "step_weights": "all", "scored_steps": "all", "inter_weight": 0.25, "num_draws": 3,
+    }  # fmt: skip
+    training = {"scan_unroll": 2, "remat": "all"}
+    changes = {f"model__{name}": new for name, new in fields.items()}
+    changes |= {f"training__{name}": new for name, new in training.items()}
+    model, plain = (build_experiment(config).model for config in (changed(**changes), get_config("rnn_em")))
+    for name, expected in {**fields, **training}.items():
+        assert getattr(model, name) == expected != getattr(plain, name)
+
+
 def test_unknown_name_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"config must be one of rnn_em, n_em, .*, got 'rnn'"):
         get_config("rnn")

@@ -10,7 +10,8 @@ import pytest
 from experiments.static_shapes.config import get_config
 from nem_jax.config import build_experiment
 from nem_jax.evaluation import describe_protocol, evaluate, examine, quartiles, summarise
-from nem_jax.model import example_loss, infer
+from nem_jax.metrics import confidence
+from nem_jax.model import example_loss, infer, infer_likeliest
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,20 @@ def test_each_example_is_scored_as_alone(smoke):
     example = dataset.sample(dataset.splits["test"].source, jnp.int32(7))
     alone = example_loss(model, params, jax.random.fold_in(key, 7), example.x)
     np.testing.assert_allclose(evaluation.loss.total[7], alone.total, rtol=1e-5)
+
+
+def test_the_likeliest_draw_is_scored_and_shown(smoke):
+    model, params, dataset = smoke
+    model = dataclasses.replace(model, num_draws=4)
+    key, index = jax.random.key(0), np.array([7])
+    example = dataset.sample(dataset.splits["test"].source, jnp.int32(7))
+    expected, _ = infer_likeliest(model, params, jax.random.fold_in(key, 7), example.x)
+    first, _ = infer(model, params, jax.random.fold_in(key, 7), example.x)
+    shown = examine(model, params, key, dataset, "test", index)
+    np.testing.assert_allclose(shown.gamma[0], expected.gamma, atol=1e-5)
+    assert np.abs(np.asarray(expected.gamma - first.gamma)).max() > 1e-3
+    scores = evaluate(model, params, key, dataset, "test", batch_size=50).scores
+    np.testing.assert_allclose(scores.confidence[7, -1], confidence(expected.gamma[-1], example.groups[0]), rtol=1e-4)
 
 
 def test_another_key_gives_another_grouping(smoke):

@@ -1,5 +1,6 @@
 """Several processes as one program: over loopback, with two simulated devices each."""
 
+import os
 import socket
 import threading
 import time
@@ -28,6 +29,18 @@ def test_an_error_without_words_is_reported_too(capsys):
     assert capsys.readouterr().err.endswith(
         "error: MemoryError(): if another process ended, start all of them again, the run resumes\n"
     )
+
+
+def test_a_process_that_fails_among_others_ends_at_once(monkeypatch, capsys):
+    """Leaving in order would wait for them."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    ended = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    with hosts.ending_together():
+        raise RuntimeError("connection lost")
+    assert ended == [1]
+    assert "error: connection lost: if another process ended, start all of them again" in capsys.readouterr().err
 
 
 @pytest.fixture

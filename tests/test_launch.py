@@ -69,6 +69,10 @@ def test_the_weights_are_scored_again_with_other_k_and_t(finished, launch, tmp_p
     assert scores["protocol"]["input_noise"] == "none"
     (trained,) = json.loads((path / RESULT).read_text())["runs"]
     assert scores["mean"]["confidence_last"] < trained["scores"]["confidence_last"]
+    arguments = ("--keep_best_of=3", "--num_test=32", f"--output={tmp_path / 'likeliest'}")
+    assert launch("experiments.evaluate", f"--trained={path}", *arguments).returncode == 0
+    likeliest = json.loads((tmp_path / "likeliest.json").read_text())
+    assert likeliest["protocol"]["kept_draws"] == "the likeliest of 3"
     again = launch("experiments.evaluate", f"--trained={path}", f"--output={output}")
     assert_one_sentence(again, "exists already")
 
@@ -123,7 +127,7 @@ def test_the_authors_file_layout_trains(launch, tmp_path, assert_one_sentence):
     done = train(launch, tmp_path / "run", f"--config.data.path={file}", "--config.training.max_epochs=1")
     assert done.returncode == 0, done.stderr
     assert read_records(tmp_path / "run")[0]["train_total"] > 0
-    with pytest.raises(ValueError, match="num_objects is 5, but stored data keep theirs"):
+    with pytest.raises(ValueError, match="num_objects is 5, but stored data keep their 3"):
         load_subject(str(tmp_path / "run"), {"data.num_objects": 5})
     assert load_subject(str(tmp_path / "run"), {"data.num_objects": 5, "data.generator": "static_shapes"})
     with h5py.File(file, "a") as handle:

@@ -90,6 +90,7 @@ def test_a_seed_that_has_stopped_rests_while_the_others_go_on(tmp_path, monkeypa
     monkeypatch.setattr(loop, "train_epoch", watched)
     state = loop.train(training, tmp_path)
     assert training.epoch(state).tolist() == [5, 3]
+    assert not training.failed(state).any()
     third, last = (take_seed(after[number][0], 1) for number in (2, 4))
     jax.tree.map(np.testing.assert_array_equal, third, last)
     assert np.isnan(after[4][1]["train_total"]).tolist() == [False, True]
@@ -118,7 +119,9 @@ def test_a_seed_whose_step_is_not_finite_rests_while_the_others_go_on(alone, tmp
     assert (runs[1]["epochs"], runs[1]["best_epoch"], runs[1]["failed_at_step"]) == (1, 1, 9)
     assert "failed_at_step" not in runs[0]
     assert np.isfinite(runs[1]["scores"]["total"])
-    assert "warning: step 9 of seed 6: the loss or its gradient is not finite" in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert "warning: step 9 of seed 6: the loss or its gradient is not finite" in said
+    assert said.count("warning: ") == 1
     first, second = (record["per_seed"]["train_total"] for record in read_records(tmp_path))
     assert None not in first
     assert second[1] is None

@@ -11,8 +11,9 @@ import pytest
 
 from experiments.comparison import sources
 from experiments.trained import load_subject
+from nem_jax.pretrained import pretrained_names
 from nem_jax.training.logs import read_records
-from nem_jax.training.workdir import RESULT
+from nem_jax.training.workdir import CONFIG, RESULT
 
 
 def train(launch, experiment, workdir, *arguments, name="smoke"):
@@ -99,7 +100,7 @@ def test_a_table_has_each_line_that_has_weights(runs, launch, tmp_path):
     done = launch("experiments.flying_shapes.table_1", *arguments)
     assert done.returncode == 0, done.stderr
     record = read(tmp_path / "table.json")
-    same, other = record["lines"]
+    same, other = (line for line in record["lines"] if line["name"] == "rnn_em_3_3")
     assert same["paper"] == [0.97, 0.005]
     scores = [run["scores"]["ami_max_mean"] for run in read(runs / "rnn_em_3_3" / RESULT)["runs"]]
     assert same["ours"]["per_run"] == pytest.approx(scores)
@@ -108,7 +109,8 @@ def test_a_table_has_each_line_that_has_weights(runs, launch, tmp_path):
     assert other["runs"][0]["protocol"]["num_components"] == 5
     assert other["runs"][0]["epochs"] == 2
     assert "config.model.num_steps is 20 there and 3 here" in same["runs"][0]["changes"]
-    assert record["without_weights"] == ["rnn_em_3_5", "rnn_em_5_3", "rnn_em_5_5"]
+    others = ("rnn_em_3_5", "rnn_em_5_3", "rnn_em_5_5")
+    assert record["without_weights"] == [name for name in others if f"flying_shapes_{name}" not in pretrained_names()]
     (tmp_path / "table.png").unlink()
     assert launch("experiments.flying_shapes.table_1", *arguments, "--redraw").returncode == 0
     assert (tmp_path / "table.png").exists()
@@ -121,15 +123,19 @@ def test_runs_that_are_compared_share_their_configuration(runs, tmp_path):
         result["runs"][0]["seed"] = seed
         (tmp_path / f"direct_seed{seed}").mkdir()
         (tmp_path / f"direct_seed{seed}" / RESULT).write_text(json.dumps(result))
+        (tmp_path / f"direct_seed{seed}" / CONFIG).write_text(json.dumps(result["config"]))
     with pytest.raises(ValueError, match=r"the runs of direct in .* must be of one configuration, seeds apart"):
         sources("flying_mnist", "direct", tmp_path)
 
 
 def test_three_and_static_digits_are_compared(runs, launch, tmp_path):
-    output = f"--output={tmp_path / 'digits'}"
-    done = launch("experiments.flying_mnist.section_4_3", f"--directory={runs}", output, "--num_test=8")
+    for name in ("direct", "staged"):
+        copy = shutil.copytree(runs / "direct_seed0", tmp_path / name)
+        (copy / CONFIG).write_text(json.dumps({**read(copy / CONFIG), "name": name}))
+    arguments = (f"--directory={tmp_path}", f"--output={tmp_path / 'digits'}", "--num_test=8")
+    done = launch("experiments.flying_mnist.section_4_3", *arguments)
     assert done.returncode == 0, done.stderr
-    lines = {line["group"]: line for line in read(tmp_path / "digits.json")["lines"]}
+    lines = {line["group"]: line for line in read(tmp_path / "digits.json")["lines"] if line["name"] == "direct"}
     assert [line["runs"][0]["data"]["num_objects"] for line in lines.values()] == [2, 3, 2]
     static = lines["2 static digits, step 50"]
     assert static["runs"][0]["data"]["generator"] == "static_mnist"

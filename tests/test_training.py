@@ -13,10 +13,12 @@ import pytest
 from experiments.static_shapes.config import NAMES, get_config
 from nem_jax.config import build_experiment
 from nem_jax.training import loop, step
+from nem_jax.training import run as training_run
 from nem_jax.training.checkpoint import Checkpoints
 from nem_jax.training.logs import METRICS, read_records
 from nem_jax.training.loop import Training
 from nem_jax.training.run import run
+from nem_jax.training.seeds import take_seed
 from nem_jax.training.state import create_state, make_keys, update_best
 from nem_jax.training.workdir import OVERVIEW, RESULT, WEIGHTS
 from nem_jax.weights import read_weights, weights_sha256
@@ -174,6 +176,26 @@ def test_a_run_that_began_with_other_weights_resumes_without_them(finished, tmp_
     shutil.rmtree(source)
     assert run(config, str(tmp_path / "run"))["runs"][0]["epochs"] == 2
     assert read_records(tmp_path / "run")[0]["valid_total"] < read_records(finished[0])[0]["valid_total"]
+
+
+def test_the_best_weights_are_handed_on_and_left_not_the_last(tmp_path, monkeypatch):
+    """Two stages of two epochs, of which the first is each time the better."""
+    config = tiny(max_epochs=2)
+    config.stages = ({"training.max_epochs": 2}, {"training.max_epochs": 2})
+    losses, states, begun = iter([1.0, 2.0, 0.5, 1.5]), [], []
+    names = ("valid_total", "valid_ami_max_last")
+    monkeypatch.setattr(loop, "validate", lambda *_: dict.fromkeys(names, np.array([next(losses)])))
+    create, train = loop.create, training_run.train
+    monkeypatch.setattr(loop, "create", lambda training, params: begun.append(params) or create(training, params))
+    monkeypatch.setattr(training_run, "train", lambda *args: states.append(train(*args)) or states[-1])
+    (described,) = run(config, str(tmp_path))["runs"]
+    first, second = jax.device_get(states)
+    assert [first.best_epoch, second.best_epoch] == [1, 1]
+    assert begun[0] is None
+    assert weights_sha256(begun[1]) == weights_sha256(first.best_params) != weights_sha256(first.params)
+    left = weights_sha256(read_weights(tmp_path / WEIGHTS))
+    assert left == described["weights_sha256"] == weights_sha256(take_seed(second.best_params, 0))
+    assert left != weights_sha256(take_seed(second.params, 0))
 
 
 def test_stopping_now_scores_the_best_weights_so_far(tmp_path, monkeypatch):

@@ -200,7 +200,7 @@ def _report_failures(training: Training, state: TrainState, active: np.ndarray, 
         seed = f" of seed {training.experiment.seeds[index]}" if len(finite) > 1 else ""
         sentence = f"step {state.step[index] + 1}{seed}: the loss or its gradient is not finite"
         if not (others_go_on and state.best_epoch[index] > 0):
-            raise FloatingPointError(f"{sentence}; the last checkpoint is kept")
+            raise FloatingPointError(f"{sentence}; the last checkpoint is kept, --stop_now scores it")
         if is_main():
             tqdm.write(f"warning: {sentence}; its best weights are kept, the other seeds go on")
 

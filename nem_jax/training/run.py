@@ -134,6 +134,7 @@ def _describe_run(stages: list[Training], states: list[TrainState], index: int) 
         "scores": summarise(evaluation),
         **described[-1],
         "epochs": sum(stage["epochs"] for stage in described),
+        **next(({"failed_at_step": step} for stage in described if (step := stage.get("failed_at_step"))), {}),
         **({"stages": described} if len(stages) > 1 else {}),
         "weights_sha256": weights_sha256(params),
     }

@@ -97,7 +97,8 @@ def read_result(path: Path) -> dict[str, Any]:
     result = json.loads((path / RESULT).read_text())
     if "runs" not in result:
         raise WorkdirError(f"{path / RESULT} was written by another version: it does not list its seeds")
-    if any(len(run.get("stages", [])) < len(result["config"]["stages"]) for run in result["runs"]):
+    num_stages = len(result["config"]["stages"])
+    if num_stages > 1 and any(len(run["stages"]) < num_stages for run in result["runs"]):
         raise WorkdirError(f"workdir {path} was ended before its last stage")
     return result
 
