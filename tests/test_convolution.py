@@ -40,15 +40,15 @@ def value_and_grads(convolve, x, kernel):
     return y, *jax.grad(lambda x, kernel: jnp.sum(jnp.sin(convolve(x, kernel))), (0, 1))(x, kernel)
 
 
-@pytest.mark.parametrize("channels", [(5, 3), (2, 4), (1, 16), (16, 1)])
+@pytest.mark.parametrize(("channels", "tolerance"), [((5, 3), 1e-6), ((2, 4), 1e-6), ((1, 16), 1e-6), ((16, 1), 3e-6)])
 @pytest.mark.parametrize(("image", "taps", "stride", "padding"), GEOMETRIES)
-def test_equals_lax_in_value_and_gradients(relative_error, image, taps, stride, padding, channels):
+def test_equals_lax_in_value_and_gradients(relative_error, image, taps, stride, padding, channels, tolerance):
     """With more, fewer, many more and many fewer channels in x than in y: each is computed in another way."""
     x, kernel = draw(image, taps, channels)
     ours = jax.jit(functools.partial(value_and_grads, functools.partial(conv, stride=stride, padding=padding)))
     expected = value_and_grads(functools.partial(lax_conv, stride=stride, padding=padding), x, kernel)
     for found, reference in zip(ours(x, kernel), expected, strict=True):
-        assert relative_error(found, reference) <= 5e-6
+        assert relative_error(found, reference) <= tolerance
 
 
 @pytest.mark.parametrize(("image", "taps", "stride", "padding"), GEOMETRIES)

@@ -155,7 +155,9 @@ def test_a_figure_is_not_replaced_and_not_drawn_from_nothing(runs, launch, tmp_p
     assert_one_sentence(launch(*redrawn), "figure.json does not exist: there is nothing to redraw")
     (tmp_path / "figure.json").write_text("{}")
     assert_one_sentence(launch(*redrawn), "figure.npz does not exist: there is nothing to redraw")
-    assert_one_sentence(launch(*arguments), "figure.json exists already: remove it first")
+    assert_one_sentence(
+        launch(*arguments), "figure.json exists already: remove it first (a figure is drawn again by --redraw)"
+    )
 
 
 def test_a_sequence_is_drawn_and_animated(runs, launch, tmp_path):
