@@ -20,15 +20,16 @@ class Bernoulli:
     """Binary pixels with mean psi. The pixel prior of the inter-cluster loss is p = 0."""
 
     def log_prob(self, x: Float[Array, "*b C"], psi: Float[Array, "*k C"]) -> Float[Array, "*o"]:
-        """log P(x | psi), natural logarithm."""
-        return -self.nll(x, psi)
+        """log P(x | psi), natural logarithm of `prob`; at least -87 per channel, where psi is certain and wrong."""
+        likelihood = x * psi + (1 - x) * (1 - psi)
+        return jnp.sum(jnp.log(jnp.maximum(likelihood, jnp.finfo(likelihood.dtype).tiny)), axis=-1)
 
     def prob(self, x: Float[Array, "*b C"], psi: Float[Array, "*k C"]) -> Float[Array, "*o"]:
         """P(x | psi), for grey x the linear interpolation x psi + (1 - x)(1 - psi)."""
         return jnp.prod(x * psi + (1 - x) * (1 - psi), axis=-1)
 
     def nll(self, x: Float[Array, "*b C"], psi: Float[Array, "*k C"]) -> Float[Array, "*o"]:
-        """Binary cross entropy in nats, psi clipped to [1e-6, 1 - 1e-6]."""
+        """Binary cross entropy in nats, psi clipped to [1e-6, 1 - 1e-6]: for binary x, unclipped, -`log_prob`."""
         psi = jnp.clip(psi, _CLIP, 1 - _CLIP)
         cost = -(x * jnp.log(psi) + (1 - x) * jnp.log(1 - psi))
         return jnp.sum(cost, axis=-1)

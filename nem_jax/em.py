@@ -75,7 +75,7 @@ def e_step(
 
     The original program adds `epsilon` to the *linear* likelihood before it normalises. That is part of the
     model: a pixel far from every mean gets uniform responsibilities, where the exact posterior picks the least
-    wrong component. `epsilon=0.0` is the exact posterior, computed in log space.
+    wrong component. `epsilon=0.0` is the exact posterior, computed in log space; under jit `epsilon` is static.
     """
     chex.assert_rank([x, psi], [3, 4])
     if epsilon == 0:

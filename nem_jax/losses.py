@@ -14,6 +14,8 @@ from jaxtyping import Array, Float
 from nem_jax.distributions import PixelDist
 from nem_jax.types import Trajectory
 
+STEP_WEIGHTS = ("last", "all")
+
 
 class StepLoss(NamedTuple):
     """The objective and its two terms, `inter` without its weight."""
@@ -74,13 +76,18 @@ def trajectory_loss(
     x: Float[Array, "T H W C"],
     trajectory: Trajectory,
     pixel_dist: PixelDist,
-    weights: np.ndarray,
+    weights: Float[np.ndarray, " N"],
     inter_weight: float = 1.0,
 ) -> StepLoss:
     """The weighted sum of `total_loss` over the EM steps: what training minimises.
 
-    `weights [T]` is a constant, so that the steps before its first non-zero entry cost nothing.
+    `weights` is a constant, so that the steps before its first non-zero entry cost nothing.
+
+    Raises:
+        ValueError: there is not one weight for each step, or none but zeros.
     """
+    if weights.shape != (len(x),) or not weights.any():
+        raise ValueError(f"weights must be {len(x)} numbers, one for each EM step and not all 0, got {weights}")
     used = slice(int(np.flatnonzero(weights)[0]), None)
 
     def loss_at(x: jax.Array, psi: jax.Array, gamma: jax.Array) -> StepLoss:

@@ -27,7 +27,7 @@ class Scores(NamedTuple):
     ami_max: Float[Array, "*b"]
     """AMI normalised by the larger entropy: the papers' number."""
     ami_arithmetic: Float[Array, "*b"]
-    """AMI normalised by the mean entropy: scikit-learn's default today, never smaller."""
+    """AMI normalised by the mean entropy: scikit-learn's default today, never nearer to 0."""
     ari: Float[Array, "*b"]
     confidence: Float[Array, "*b"]
 
@@ -158,7 +158,7 @@ def _adjusted(info: Information, normaliser: str) -> jax.Array:
 def ami_from_table(table: Int[Array, "G K"], normaliser: str = "max") -> Float[Array, ""]:
     """Adjusted mutual information (I - E[I]) / (normaliser(H_groups, H_labels) - E[I]) (Vinh et al., 2010).
 
-    `normaliser` is 'max' (the papers' scikit-learn) or 'arithmetic' (today's, which is never smaller).
+    `normaliser` is 'max' (the papers' scikit-learn) or 'arithmetic' (today's, which is never nearer to 0).
     """
     if normaliser not in NORMALISERS:
         raise ValueError(f"normaliser must be {' or '.join(map(repr, NORMALISERS))}, got {normaliser!r}")
@@ -197,15 +197,25 @@ def ami(
     num_components: int,
     normaliser: str = "max",
 ) -> Float[Array, ""]:
-    """`ami_from_table` of the `contingency` of two integer images of the same shape, where `mask`."""
-    return ami_from_table(contingency(groups, labels, mask, num_groups, num_components), normaliser)
+    """`ami_from_table` of the `contingency` of two integer images of the same shape, where `mask`.
+
+    NaN if a pixel there is of no group 0..num_groups, or has no label 0..num_components - 1.
+    """
+    table = contingency(groups, labels, mask, num_groups, num_components)
+    return jnp.where(_is_complete(table, mask), ami_from_table(table, normaliser), jnp.nan)
 
 
 def ari(
     groups: Int[Array, "*p"], labels: Int[Array, "*p"], mask: Bool[Array, "*p"], *, num_groups: int, num_components: int
 ) -> Float[Array, ""]:
-    """`ari_from_table` of the `contingency` of two integer images of the same shape, where `mask`."""
-    return ari_from_table(contingency(groups, labels, mask, num_groups, num_components))
+    """`ari_from_table`, as `ami` is `ami_from_table`."""
+    table = contingency(groups, labels, mask, num_groups, num_components)
+    return jnp.where(_is_complete(table, mask), ari_from_table(table), jnp.nan)
+
+
+def _is_complete(table: jax.Array, mask: jax.Array) -> jax.Array:
+    """Whether the table counts each pixel of the mask."""
+    return jnp.sum(table) == jnp.sum(mask)
 
 
 def confidence(gamma: Float[Array, "K H W 1"], groups: Int[Array, "H W 1"]) -> Float[Array, ""]:
@@ -222,7 +232,7 @@ def segmentation_scores(gamma: Float[Array, "K H W 1"], groups: Int[Array, "H W 
     """All scores of the responsibilities of one image, over the pixels with exactly one object (groups > 0).
 
     Args:
-        gamma: responsibilities; each pixel is labelled argmax_k, the first of equals.
+        gamma: responsibilities; each pixel is labelled argmax_k, the first of equals. All scores of NaN are NaN.
         groups: true segmentation, 0 where ignored (`Example.groups`).
         num_groups: the largest value of `groups`. A larger one in the data makes the indices NaN.
     """
@@ -231,10 +241,10 @@ def segmentation_scores(gamma: Float[Array, "K H W 1"], groups: Int[Array, "H W 
     scored = groups[..., 0] > 0
     table = contingency(groups[..., 0], labels, scored, num_groups, gamma.shape[0])
     info = information(table)
-    all_counted = jnp.sum(table) == jnp.sum(scored)
+    is_known = _is_complete(table, scored) & ~jnp.any(jnp.isnan(gamma))
     return Scores(
-        ami_max=jnp.where(all_counted, _adjusted(info, "max"), jnp.nan),
-        ami_arithmetic=jnp.where(all_counted, _adjusted(info, "arithmetic"), jnp.nan),
-        ari=jnp.where(all_counted, ari_from_table(table), jnp.nan),
+        ami_max=jnp.where(is_known, _adjusted(info, "max"), jnp.nan),
+        ami_arithmetic=jnp.where(is_known, _adjusted(info, "arithmetic"), jnp.nan),
+        ari=jnp.where(is_known, ari_from_table(table), jnp.nan),
         confidence=confidence(gamma, groups),
     )

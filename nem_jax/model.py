@@ -61,6 +61,11 @@ class NEM:
     scan_unroll: int | None = None
     remat: str = "none"
 
+    def __post_init__(self) -> None:
+        for name in ("step_weights", "scored_steps"):
+            if getattr(self, name) not in losses.STEP_WEIGHTS:
+                raise ValueError(f"{name} must be one of {', '.join(losses.STEP_WEIGHTS)}, got {getattr(self, name)!r}")
+
     @property
     def loss_weights(self) -> np.ndarray:
         """Loss weight of each EM step, `[T]`."""
@@ -126,7 +131,7 @@ def infer_likeliest(
     found = jax.vmap(lambda key: infer(model, params, key, x))(jax.random.split(key, model.num_draws))
     target = target_frames(model, x)[-1]
     cost = jax.vmap(lambda psi: losses.loss_upper_bound(target, psi, model.pixel_dist))(found[0].psi[:, -1])
-    return jax.tree.map(lambda leaf: leaf[jnp.argmin(cost)], found)
+    return jax.tree.map(lambda leaf: leaf[jnp.nanargmin(cost)], found)
 
 
 def objective(model: NEM, trajectory: Trajectory, x: Float[Array, "F H W C"]) -> losses.StepLoss:

@@ -137,10 +137,11 @@ def write_animation(path: Path, panels: list[tuple[str, Any]], fps: int = 8) -> 
 
 def _common_length(rows: list[tuple[str, Any]]) -> int:
     """How many images each row has."""
-    lengths = {label: len(images) for label, images in rows}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"rows of images differ in length: {lengths}")
-    return len(rows[0][1])
+    lengths = [len(images) for _, images in rows]
+    if len(set(lengths)) > 1:
+        described = ", ".join(f"{label!r}: {length}" for (label, _), length in zip(rows, lengths, strict=True))
+        raise ValueError(f"rows of images differ in length: {described}")
+    return lengths[0]
 
 
 def _mosaic(rows: list[tuple[str, Any]]) -> np.ndarray:

@@ -57,7 +57,12 @@ def unroll(
 
     Returns:
         The T states after each step.
+
+    Raises:
+        ValueError: `remat` is none of these.
     """
+    if remat not in REMAT:
+        raise ValueError(f"remat must be one of {', '.join(REMAT)}, got {remat!r}")
     chex.assert_equal_shape_prefix([x_noisy, x], 1)
 
     def body(carry: EMState, frames: tuple[jax.Array, jax.Array]) -> tuple[EMState, EMState]:

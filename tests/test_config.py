@@ -11,6 +11,8 @@ from experiments.flying_shapes import config as flying_shapes
 from experiments.static_shapes import config as static_shapes
 from experiments.static_shapes.config import get_config
 from nem_jax.config import build_experiment, build_stages
+from nem_jax.corruption import masked_uniform
+from nem_jax.distributions import Gaussian
 
 CONV = {
     "model__cell": "conv_rnn_em", "model__features": (3, 4), "model__dense_size": 5, "model__normalise_input": False,
@@ -201,6 +203,23 @@ def test_each_field_reaches_the_model():
     model, plain = (build_experiment(config).model for config in (changed(**changes), get_config("rnn_em")))
     for name, expected in {**fields, **training}.items():
         assert getattr(model, name) == expected != getattr(plain, name)
+
+
+def test_pixels_and_noise_reach_the_model():
+    changes = {"pixel_dist": "gaussian", "e_sigma": 0.5, "noise": "masked_uniform", "noise_prob": 0.3}
+    model = build_experiment(changed(**{f"model__{name}": new for name, new in changes.items()})).model
+    assert model.pixel_dist == Gaussian(e_sigma=0.5)
+    assert (model.corrupt.func, model.corrupt.keywords) == (masked_uniform, {"prob": 0.3})
+
+
+def test_the_first_step_of_n_em_may_be_a_descent_as_the_originals():
+    signs = {}
+    for name in ("positive", "original"):
+        config = static_shapes.get_config("n_em")
+        config.model.step_size_init = name
+        init = build_experiment(config).model.init
+        signs[name] = {bool(init(jax.random.key(seed))["step_size"] > 0) for seed in range(8)}
+    assert signs == {"positive": {True}, "original": {True, False}}
 
 
 def test_unknown_name_lists_the_known_ones():

@@ -104,6 +104,16 @@ def test_examples_and_components_become_one_batch():
     assert [variable.aval.shape[0] for variable in kernel_gradient.invars] == [12, 12]
 
 
+def test_no_images_are_a_batch_too():
+    y = conv(jnp.zeros((0, 6, 6, 2)), jnp.zeros((3, 3, 2, 5)), stride=1, padding=(1, 1))
+    assert y.shape == (0, 6, 6, 5)
+
+
+def test_an_image_smaller_than_the_kernel_is_refused():
+    with pytest.raises(ValueError, match=r"an image of 2x6 with padding \(0, 0\) is smaller than the kernel \(3, 3\)"):
+        conv(jnp.zeros((1, 2, 6, 1)), jnp.zeros((3, 3, 1, 1)), stride=1, padding=(0, 0))
+
+
 def test_leading_axes_are_a_batch(relative_error):
     x, kernel = draw((8, 6), (4, 4), batch=6)
     one, flat = (conv(images, kernel, 2, (1, 1)) for images in (x[0], x))

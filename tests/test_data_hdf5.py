@@ -132,6 +132,18 @@ def test_one_grey_value_keeps_all_rows_exact(arrays, write, monkeypatch, example
     np.testing.assert_array_equal(x, np.moveaxis(features, 1, 0))
 
 
+@pytest.mark.parametrize("example", [0, 6])
+def test_a_wider_type_counts_for_all_rows(arrays, write, monkeypatch, example):
+    features = np.round(arrays["training"]["features"])
+    features[0, example, 0, 0, 0] = 0.25
+    arrays["training"]["features"] = features
+    monkeypatch.setattr(hdf5, "_BLOCK_BYTES", features[:, 0].nbytes)
+    path, num_bytes = write(arrays), 7 * 3 * 4 * 5 * (2 * 4 + 1 + 1)
+    for limit, is_streamed in ((num_bytes, False), (num_bytes - 1, True)):
+        split = hdf5.load_hdf5(path, SIZES, max_resident_bytes=limit).splits["training"]
+        assert isinstance(split, hdf5.StreamedSplit) == is_streamed
+
+
 def test_only_the_asked_examples_and_frames_are_used(arrays, write):
     arrays["training"]["features"][2] = 7.0  # beyond the frames that are asked for
     arrays["training"]["groups"][:, 4:] = -1  # beyond the examples
@@ -143,6 +155,13 @@ def test_only_the_asked_examples_and_frames_are_used(arrays, write):
 def test_a_static_file_serves_any_number_of_frames(arrays, write):
     static = {split: {name: array[:1] for name, array in named.items()} for split, named in arrays.items()}
     assert hdf5.load_hdf5(write(static), SIZES, num_frames=16).num_frames == 1
+
+
+def test_more_overlaps_than_groups_are_kept(arrays, write, tmp_path):
+    arrays["training"]["overlaps"][0, 3, 1, 2] = 300
+    hdf5.write_hdf5(tmp_path / "copy.h5", hdf5.load_hdf5(write(arrays), SIZES))
+    with h5py.File(tmp_path / "copy.h5") as file:
+        np.testing.assert_array_equal(file["training/overlaps"], arrays["training"]["overlaps"])
 
 
 def test_unknown_overlaps_count_one_object_where_there_is_a_group(arrays, write):

@@ -36,7 +36,17 @@ def test_bernoulli_cost_is_the_binary_cross_entropy_in_nats():
     x, psi = (np.asarray(a, np.float64) for a in _pixels())
     expected = -np.sum(x * np.log(psi) + (1 - x) * np.log(1 - psi), axis=-1)
     np.testing.assert_allclose(Bernoulli().nll(*_pixels()), expected, rtol=1e-5)
-    np.testing.assert_allclose(Bernoulli().log_prob(*_pixels()), -expected, rtol=1e-5)
+    binary, psi = jnp.round(_pixels()[0]), _pixels()[1]
+    np.testing.assert_allclose(Bernoulli().log_prob(binary, psi), -Bernoulli().nll(binary, psi), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dist", DISTS, ids=str)
+def test_log_prob_is_the_logarithm_of_prob(dist):
+    """Of grey pixels, and where psi is all but certain."""
+    x, psi = _pixels()
+    np.testing.assert_allclose(dist.log_prob(x, psi), np.log(dist.prob(x, psi)), rtol=1e-5, atol=1e-5)
+    x, psi = jnp.array([[1.0], [0.0]]), jnp.array([[1e-9], [1e-9]])
+    np.testing.assert_allclose(dist.log_prob(x, psi), np.log(dist.prob(x, psi)), rtol=1e-5, atol=1e-5)
 
 
 def test_gaussian_density_has_the_width_of_the_e_step():
@@ -87,8 +97,10 @@ def test_bernoulli_is_finite_where_psi_saturates():
     x, psi = jnp.array([[0.0], [1.0]]), jnp.array([[1.0], [0.0]])
     np.testing.assert_allclose(Bernoulli().nll(x, psi), -np.log(1e-6), rtol=2e-3)
     np.testing.assert_allclose(Bernoulli().kl_from_prior(jnp.ones((1, 1))), -np.log(1e-6), rtol=1e-5)
-    for cost in (lambda psi: jnp.sum(Bernoulli().nll(x, psi)), lambda psi: jnp.sum(Bernoulli().kl_from_prior(psi))):
-        assert np.all(np.isfinite(jax.grad(cost)(psi)))
+    dist = Bernoulli()
+    for cost in (lambda psi: dist.nll(x, psi), lambda psi: dist.log_prob(x, psi), dist.kl_from_prior):
+        assert np.all(np.isfinite(cost(psi)))
+        assert np.all(np.isfinite(jax.grad(lambda psi, cost=cost: jnp.sum(cost(psi)))(psi)))
 
 
 def test_activations():

@@ -98,6 +98,13 @@ def test_trajectory_loss_is_the_weighted_sum_over_steps(problem, trajectory, dis
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("weights", [(0, 0, 0, 0, 0, 1), (1,), (0, 0, 0, 0)], ids=["long", "short", "zeros"])
+def test_weights_that_do_not_fit_the_steps_are_refused(problem, trajectory, weights):
+    weights = np.array(weights, np.float32)
+    with pytest.raises(ValueError, match=r"^weights must be 4 numbers, one for each EM step and not all 0, got \["):
+        losses.trajectory_loss(problem.x, trajectory, Bernoulli(), weights)
+
+
 @pytest.mark.parametrize("kind", ["last", "all"])
 def test_only_weighted_steps_are_scored(problem, trajectory, kind):
     weights = losses.step_weights(kind, 4)

@@ -251,6 +251,21 @@ def test_equal_responsibilities_go_to_the_first_component():
     assert scores.confidence[0] == 0.25
 
 
+def test_unknown_responsibilities_have_no_score():
+    gamma, groups = _gamma_and_groups()
+    scores = _segmentation_scores(gamma.at[1, 0, 0, 0].set(jnp.nan), groups, num_groups=3)
+    for score in scores[:3]:
+        np.testing.assert_array_equal(np.isnan(score), [False, True, False, False])
+
+
+def test_pixels_that_cannot_be_counted_make_the_indices_nan():
+    groups, labels = jnp.array([1, 1, 2, 3]), jnp.array([0, 0, 1, 1])
+    for index in (metrics.ami, metrics.ari):
+        score = functools.partial(index, groups, labels, num_components=2)
+        assert np.isnan(score(jnp.ones(4, bool), num_groups=2))
+        assert score(groups < 3, num_groups=2) == 1
+
+
 def test_a_group_above_num_groups_makes_its_image_s_indices_nan():
     gamma, groups = _gamma_and_groups()
     scores = _segmentation_scores(gamma, groups.at[1, 0, 0].set(4), num_groups=3)

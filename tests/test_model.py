@@ -77,17 +77,21 @@ def _depends_on_frames(function, x):
     return np.abs(jax.jit(jax.grad(function))(x)).max(axis=(1, 2, 3)) > 0
 
 
-def test_step_t_reads_frame_t_and_is_scored_on_frame_t_plus_1(params, x):
-    """Through gradients: the last psi knows all frames but the last, the last gamma all of them."""
+@pytest.mark.parametrize("lookahead", [1, 0])
+def test_step_t_reads_frame_t_and_is_scored_on_frame_t_plus_lookahead(params, x, lookahead):
+    """Through gradients: psi knows the frames that were read, gamma the target too."""
+    nem = dataclasses.replace(CLEAN, lookahead=lookahead)
     weights = jnp.cos(jnp.arange(60, dtype=jnp.float32)).reshape(2, *SHAPE)
 
     def leaf(name, t, x):
-        return jnp.sum(weights * getattr(model.infer(CLEAN, params, KEY, x)[0], name)[t])
+        return jnp.sum(weights * getattr(model.infer(nem, params, KEY, x)[0], name)[t])
 
     for t in (0, NUM_STEPS - 1):
         frames = np.arange(NUM_STEPS + 1)
         np.testing.assert_array_equal(_depends_on_frames(functools.partial(leaf, "psi", t), x), frames <= t)
-        np.testing.assert_array_equal(_depends_on_frames(functools.partial(leaf, "gamma", t), x), frames <= t + 1)
+        np.testing.assert_array_equal(
+            _depends_on_frames(functools.partial(leaf, "gamma", t), x), frames <= t + lookahead
+        )
 
 
 def test_the_first_psi_sees_the_corrupted_frame_alone(params, x):
@@ -99,20 +103,29 @@ def test_the_first_psi_sees_the_corrupted_frame_alone(params, x):
     assert np.max(np.abs(first.psi[0] - infer(CLEAN, params, KEY, x).psi[0])) > 1e-2
 
 
+@pytest.mark.parametrize("lookahead", [1, 0])
 @pytest.mark.parametrize("step_weights", ["last", "all"])
-def test_example_loss_is_put_together_by_hand(params, x, step_weights):
-    """Targets are frames 1..T; the same pieces as a notebook would use."""
-    nem = dataclasses.replace(CLEAN, step_weights=step_weights, inter_weight=0.2)
+def test_example_loss_is_put_together_by_hand(params, x, step_weights, lookahead):
+    """Targets are frames 1..T, or 0..T-1; the same pieces as a notebook would use."""
+    nem = dataclasses.replace(CLEAN, step_weights=step_weights, inter_weight=0.2, lookahead=lookahead)
     found = example_loss(nem, params, KEY, x)
     _, state_key = jax.random.split(KEY)
     state = em.init_state(state_key, 2, HIDDEN_SIZE, SHAPE)
     step = functools.partial(em.em_step, NEM.cell, params, pixel_dist=Bernoulli())
-    trajectory = jax.jit(functools.partial(unroll, step))(state, x[:-1], x[1:])
+    targets = x[lookahead : NUM_STEPS + lookahead]
+    trajectory = jax.jit(functools.partial(unroll, step))(state, x[:-1], targets)
     parts = [
-        losses.total_loss(x[t + 1], trajectory.psi[t], trajectory.gamma[t], Bernoulli(), 0.2) for t in range(NUM_STEPS)
+        losses.total_loss(targets[t], trajectory.psi[t], trajectory.gamma[t], Bernoulli(), 0.2)
+        for t in range(NUM_STEPS)
     ]
     expected = parts[-1] if step_weights == "last" else [sum(term) for term in zip(*parts, strict=True)]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("field", ["step_weights", "scored_steps"])
+def test_unknown_steps_are_refused(field):
+    with pytest.raises(ValueError, match=rf"^{field} must be one of last, all, got 'first'$"):
+        dataclasses.replace(NEM, **{field: "first"})
 
 
 def test_noise_is_drawn_anew_for_every_frame(params, x):

@@ -124,6 +124,8 @@ def test_rows_of_different_length_are_refused(tmp_path):
         plots.sequence(x[:-1], gamma, psi, every=2)
     with pytest.raises(ValueError, match="'b': 4"):
         plots.write_animation(tmp_path / "a.gif", [("a", x), ("b", x[:-1])])
+    with pytest.raises(ValueError, match="'a': 5, 'a': 4"):
+        plots.write_animation(tmp_path / "a.gif", [("a", x), ("a", x[:-1])])
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match="1 titles for 5 columns"):
         plots.image_grid([("", x)], ["one title"])

@@ -165,6 +165,11 @@ def test_the_step_is_traced_once_for_all_steps_and_compiled_once_for_all_calls(p
         run(problem.state, scale * problem.x_noisy, problem.x)
 
 
+def test_an_unknown_remat_is_refused(problem, run):
+    with pytest.raises(ValueError, match=r"^remat must be one of none, elementwise, all, got 'full'$"):
+        run(problem.params, problem.state, problem.x_noisy, problem.x, remat="full")
+
+
 def test_inputs_and_targets_of_different_length_are_refused(problem, run):
     with pytest.raises((AssertionError, TypeCheckError)):
         run(problem.params, problem.state, problem.x_noisy[1:], problem.x)

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from nem_jax import corruption
 from nem_jax.config.checks import choice, given_only_if, integer, integers, number
 from nem_jax.distributions import Bernoulli, Gaussian, PixelDist
+from nem_jax.losses import STEP_WEIGHTS
 from nem_jax.model import NEM
 from nem_jax.networks import cells
 from nem_jax.networks.conv_cell import ConvRNNEMCell
@@ -21,7 +22,6 @@ from nem_jax.unroll import REMAT
 CELLS = ("rnn_em", "n_em", "conv_rnn_em")
 PIXEL_DISTS = ("bernoulli", "gaussian")
 NOISES = {"bitflip": corruption.bitflip, "masked_uniform": corruption.masked_uniform}
-STEP_WEIGHTS = ("last", "all")
 STEP_SIZE_INITS = {"positive": cells.positive_step_size, "original": cells.original_step_size}
 
 

@@ -90,6 +90,7 @@ class _Reader:
         Returns the largest group, and all rows unless they take more than `max_bytes`.
         """
         blocks: dict[str, list[np.ndarray]] = {key: [] for key in self.arrays}
+        num_values = dict.fromkeys(self.arrays, 0)
         num_bytes = num_groups = 0
         for key in self.arrays:
             for start, block in self._blocks(key):
@@ -97,7 +98,8 @@ class _Reader:
                 num_groups = max(num_groups, int(block.max())) if key == "groups" else num_groups
                 rows = _compact(key, np.moveaxis(block, 1, 0))
                 self.dtypes[key] = np.result_type(rows.dtype, self.dtypes.get(key, rows.dtype))
-                num_bytes += rows.size * self.dtypes[key].itemsize
+                num_values[key] += rows.size
+                num_bytes = sum(num_values[key] * dtype.itemsize for key, dtype in self.dtypes.items())
                 if num_bytes <= max_bytes:
                     blocks[key].append(rows)
                 else:
@@ -199,7 +201,7 @@ def write_hdf5(path: str | Path, dataset: Dataset, batch_size: int = 1000) -> No
                     index = np.minimum(np.arange(start, start + batch_size), split.size - 1)
                     batch = jax.device_get(sample(split.fetch(index), jnp.asarray(index)))
                     used = jax.tree.map(lambda a, n=split.size - start: a[:n], batch)
-                    _write_rows(group, split.size, start, used, dtypes=(np.float32, counts, counts))
+                    _write_rows(group, split.size, start, used, dtypes=(np.float32, counts, np.int32))
         partial.rename(path)
     except BaseException:
         partial.unlink(missing_ok=True)

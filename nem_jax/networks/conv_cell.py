@@ -71,7 +71,10 @@ class ConvRNNEMCell(nn.Module):
                 f"an image of {residual.shape[0]}x{residual.shape[1]} cannot be decoded to its size: "
                 f"{len(self.features)} convolutions of stride 2 need multiples of {divisor}"
             )
-        encoded, shape = self._encode(normalised(residual) if self.normalise_input else residual)
+        x = normalised(residual) if self.normalise_input else residual
+        encoded, shape = self._encode(x)
+        # Of an image of zeros the layer norms multiply slopes by 1e6 each, until the gradient's norm overflows.
+        encoded = jnp.where(jnp.any(x != 0), encoded, jax.lax.stop_gradient(encoded))
         linear = dense(self.hidden_size, name="rnn")(jnp.concatenate([encoded, theta]))
         output = nn.sigmoid(unit_norm(name="rnn_norm")(linear))
         return nn.sigmoid(linear), self.output_activation(self._decode(output, shape, residual.shape[-1]))

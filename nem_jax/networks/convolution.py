@@ -11,6 +11,7 @@ On CPU each is a matrix product, or a convolution in a layout whose kernels are 
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -61,8 +62,12 @@ def conv(
     """
     *batch, height, width, channels = x.shape
     geometry = Geometry((height, width), (kernel.shape[0], kernel.shape[1]), stride, padding, _precision())
-    y = _conv_p.bind(x.reshape(-1, height, width, channels), kernel, geometry=geometry)
-    return y.reshape(*batch, *geometry.output, -1)
+    if min(geometry.output) < 1:
+        raise ValueError(
+            f"an image of {height}x{width} with padding {padding} is smaller than the kernel {kernel.shape[:2]}"
+        )
+    y = _conv_p.bind(x.reshape(math.prod(batch), height, width, channels), kernel, geometry=geometry)
+    return y.reshape(*batch, *geometry.output, kernel.shape[3])
 
 
 def upsample_conv(x: Float[Array, "*n H W I"], kernel: Float[Array, "4 4 I O"]) -> Float[Array, "*n 2*H 2*W O"]:
