@@ -65,14 +65,18 @@ def sources(experiment: str, name: str, directory: Path) -> list[Source]:
     Other experiments' runs, whose configurations may have the same name, are passed over.
 
     Raises:
-        ValueError: the runs have a seed in common, or differ in more than their seeds.
+        ValueError: a run is of another configuration than its directory says, or the runs have a seed in common, or
+            differ in more than their seeds.
     """
     paths = sorted(path for path in directory.glob(f"{name}*") if re.fullmatch(rf"{name}(_seed\d+)?", path.name))
     found = []
     for path in paths:
         if not (path / RESULT).exists():
             continue
-        if json.loads((path / CONFIG).read_text())["experiment"] == experiment:
+        trained = json.loads((path / CONFIG).read_text())
+        if trained["experiment"] == experiment:
+            if trained["name"] != name:
+                raise ValueError(f"{path} holds weights of {trained['name']}, not of {name}")
             result = read_result(path)
             named = importlib.import_module(f"experiments.{experiment}.config").get_config(name)
             changes = tuple(differences(without_seeds(to_json(named)), without_seeds(result["config"])))
@@ -94,16 +98,10 @@ def load_line(line: Line, source: Source) -> Subject:
 
 
 def score_line(line: Line, first: Subject, found: list[Source]) -> dict[str, Any]:
-    """Mean, standard deviation (if there are several) and record of each of the weights `found`.
-
-    Raises:
-        ValueError: they are those of another configuration.
-    """
+    """Mean, standard deviation (if there are several) and record of each of the weights `found`."""
     runs = []
     for source in found:
         subject = first if source is found[0] else with_weights(first, source.path, source.seed)
-        if subject.trained.name != line.name:
-            raise ValueError(f"{source.path} holds weights of {subject.trained.name}, not of {line.name}")
         scores = summarise(evaluate_subject(subject))
         print(f"{line.group}, {line.series}: {line.score} {scores[line.score]:.4f} ({source.path})")
         for change in source.changes:

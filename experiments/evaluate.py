@@ -32,9 +32,8 @@ def main() -> None:
     source = trained_name()
     if NUM_TEST.value is not None and _SPLIT.value != "test":
         raise ValueError(f"num_test is given, but split is {_SPLIT.value!r}")
-    file = beside(Path(OUTPUT.value), ".json") if OUTPUT.value else None
-    if file is not None:
-        make_room(file)
+    if OUTPUT.value:
+        make_room(Path(OUTPUT.value))
     fields = {
         **flag_fields(),
         "model.num_components": _NUM_COMPONENTS.value,
@@ -50,9 +49,12 @@ def main() -> None:
         print_scores(draws[-1])
     mean, std = mean_std(draws)
     print(f"over {len(draws)} draws: AMI (max) {mean['ami_max_mean']:.4f} +- {std['ami_max_mean']:.4f}")
-    if file is not None:
+    if OUTPUT.value:
         described = describe_subject(subject, _SPLIT.value, _GAMMA_DRAWS.value)
-        write_json(file, {**described, "mean": mean, "std": std, "draws": draws, **provenance.record()})
+        write_json(
+            beside(Path(OUTPUT.value), ".json"),
+            {**described, "mean": mean, "std": std, "draws": draws, **provenance.record()},
+        )
 
 
 if __name__ == "__main__":

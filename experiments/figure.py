@@ -47,7 +47,7 @@ def produce(
         if _REDRAW.value and not needed.exists():
             raise ValueError(f"{needed} does not exist: there is nothing to redraw")
     if not _REDRAW.value:
-        make_room(file)
+        make_room(path)
         record, arrays = measure()
         if has_arrays:
             np.savez_compressed(arrays_file, **arrays)

@@ -7,18 +7,23 @@ from absl import flags
 OUTPUT = flags.DEFINE_string("output", None, "path of the new files, without their suffix")
 
 
-def make_room(file: Path) -> None:
-    """Before anything is computed: `file` is not there, its directory is.
+SUFFIXES = (".json", ".npz", ".png", ".gif", "_sequence.png")
+"""Of all files that commands write under one path."""
+
+
+def make_room(path: Path) -> None:
+    """Before anything is computed: no file `beside` the path is there, its directory is.
 
     Raises:
-        ValueError: it exists, or its directory cannot be made.
+        ValueError: one exists, or its directory cannot be made.
     """
-    if file.exists():
-        raise ValueError(f"{file} exists already: remove it first (a figure is drawn again by --redraw)")
+    for file in (beside(path, suffix) for suffix in SUFFIXES):
+        if file.exists():
+            raise ValueError(f"{file} exists already: remove it first (a figure is drawn again by --redraw)")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"output {file} cannot be written: {error.strerror}") from error
+        raise ValueError(f"output {path} cannot be written: {error.strerror}") from error
 
 
 def beside(path: Path, suffix: str = ".png") -> Path:

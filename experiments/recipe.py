@@ -77,7 +77,7 @@ def _training() -> ConfigDict:
     training.log_interval = 11  # steps between two visits of the host; 781 steps an epoch
     training.scan_unroll = placeholder(int)  # EM steps per loop body; None: all
     training.seed_mapping = placeholder(str)  # several seeds 'vmap'ped or in 'sequence'; None: as is faster
-    training.seed_devices = placeholder(int)  # between which the seeds are shared out; None: as many as divide both
+    training.seed_devices = placeholder(int)  # along the mesh's axis of seeds; None: the greatest common divisor
     training.remat = "none"  # what the backward pass computes again: 'none', 'elementwise' or 'all', to save memory
     training.figure_interval = 1  # epochs between two overview figures in TensorBoard
     return training

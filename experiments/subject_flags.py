@@ -15,7 +15,7 @@ def trained_name() -> str:
     """What --trained says.
 
     Raises:
-        ValueError: nothing.
+        ValueError: --trained is not given.
     """
     if not TRAINED.value:
         raise ValueError("give the weights: --trained=DIRECTORY, or the name of some that come with nem_jax")

@@ -12,12 +12,10 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict
 
-from experiments import publishing, results_table
+from experiments import publish, table
 from experiments.shared_flags import define_directory, define_mnist_dir
-from nem_jax.config import build_stages
 from nem_jax.launch import launch
-from nem_jax.training.run import run
-from nem_jax.training.workdir import CONFIG, RESULT, check_same
+from nem_jax.training.run import check_startable, run_unless_finished
 
 EXPERIMENTS = ("static_shapes", "flying_shapes", "flying_mnist")
 
@@ -32,19 +30,16 @@ def plan(experiment: str, names: list[str], seeds: int, directory: Path) -> dict
     """Directory and configuration of every run, all of them checked.
 
     Raises:
-        ValueError: see `build_stages`; or a name is none of the experiment's, or has a result of more seeds, or its
-            directory holds a run of another configuration.
+        ValueError: see `check_startable`; or a name is none of the experiment's, or has a result of more seeds.
     """
     module = importlib.import_module(f"experiments.{experiment}.config")
     planned = {}
     for name in names or module.SWEEP:
         if _PUBLISH.value:
-            publishing.check_seeds(publishing.result_file(experiment, name), seeds)
+            publish.check_seeds(publish.result_file(experiment, name), seeds)
         config = module.get_config(name)
         config.num_seeds, config.data.mnist_dir = seeds, _MNIST_DIR.value
-        build_stages(config)
-        if (directory / name / CONFIG).exists():
-            check_same(directory / name, config)
+        check_startable(config, directory / name)
         planned[directory / name] = config
     return planned
 
@@ -53,11 +48,10 @@ def main() -> None:
     """Train what is missing, then publish."""
     planned = plan(_EXPERIMENT.value, _NAMES.value, _SEEDS.value, Path(_DIRECTORY.value))
     for workdir, config in planned.items():
-        if not (workdir / RESULT).exists():
-            run(config, str(workdir))
+        run_unless_finished(config, workdir)
         if _PUBLISH.value:
-            publishing.publish([workdir], mnist_dir=_MNIST_DIR.value)
-            results_table.write()
+            publish.publish([workdir], mnist_dir=_MNIST_DIR.value)
+            table.write()
 
 
 if __name__ == "__main__":

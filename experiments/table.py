@@ -1,24 +1,98 @@
-"""Bring the results table in experiments/README.md up to date.
+"""The results table in experiments/README.md, generated from the results' json files.
 
 python -m experiments.table           # write it
 python -m experiments.table --check   # fail if it is not what the files say
 """
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 from absl import flags
 
-from experiments import results_table
 from nem_jax.launch import launch
 
-_CHECK = flags.DEFINE_boolean("check", False, "compare instead of writing")
+HERE = Path(__file__).parent
+README = HERE / "README.md"
+BEGIN, END = "<!-- results: begin (python -m experiments.table) -->", "<!-- results: end -->"
+COLUMNS = (
+    "experiment", "paper", "AMI (max), paper", "AMI (max), ours", "AMI (arithmetic)", "ARI", "seeds", "epochs",
+    "hardware", "file",
+)  # fmt: skip
 
 
-def main() -> None:
-    """Write or check."""
-    if not _CHECK.value:
-        results_table.write()
-    elif results_table.README.read_text() != results_table.generate():
+def render(records: list[dict[str, Any]], files: list[str]) -> str:
+    """The table of results' records, in Markdown."""
+    return "\n".join([_line(COLUMNS), _line(["---"] * len(COLUMNS)), *map(_row, records, files)])
+
+
+def generate() -> str:
+    """README.md with the table that the json files make."""
+    files = sorted(HERE.glob("*/results/*.json"))
+    records = [json.loads(file.read_text()) for file in files]
+    names = [file.relative_to(HERE).as_posix() for file in files]
+    text = README.read_text()
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{render(records, names)}\n{END}{after}"
+
+
+def write() -> None:
+    """Bring README.md up to date."""
+    README.write_text(generate())
+
+
+def _row(record: dict[str, Any], file: str) -> str:
+    paper, metrics = record["paper"], record["metrics"]
+    planned = record["config"]["training"]["max_epochs"]
+    failed = record.get("failed_at_step", [None] * len(record["seeds"]))
+    runs = zip(record["epochs"], record["stopped_early"], record["stages"], failed, strict=True)
+    epochs = ", ".join(f"{epochs}{_ending(epochs, planned, *others)}" for epochs, *others in runs)
+    cells = [
+        f"{record['experiment']} `{record['config']['name']}`",
+        paper.get("where", "-"),
+        _mean_std(paper["ami_max"]) if "ami_max" in paper else "-",
+        _mean_std(metrics["ami_max"]),
+        _mean_std(metrics["ami_arithmetic"]),
+        _mean_std(metrics["ari"]),
+        str(len(record["seeds"])),
+        epochs,
+        record["hardware"],
+        f"[json]({file})",
+    ]
+    return _line(cells)
+
+
+def _ending(
+    epochs: int, planned: int, stopped_early: bool, stages: list[dict[str, Any]], failed_at_step: int | None
+) -> str:
+    """How training ended, unless as planned."""
+    if failed_at_step:
+        return " (failed)"
+    return "" if stopped_early or (stages[-1]["epochs"] if stages else epochs) >= planned else " (cut)"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _mean_std(metric: dict[str, Any]) -> str:
+    if len(metric.get("per_seed", "several")) == 1:
+        return f"{metric['mean']:.3f}"
+    return f"{metric['mean']:.3f} +- {metric['std']:.3f}"
+
+
+def check() -> None:
+    """README.md is up to date.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if README.read_text() != generate():
         raise ValueError("experiments/README.md is not what the json files say: run python -m experiments.table")
 
 
 if __name__ == "__main__":
-    launch(main)
+    only_check = flags.DEFINE_boolean("check", False, "compare instead of writing")
+    launch(lambda: check() if only_check.value else write())

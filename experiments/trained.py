@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from nem_jax.config import Experiment, build_experiment
+from nem_jax.config.checks import set_value
 from nem_jax.data.split import Dataset
 from nem_jax.evaluation import Evaluation, describe_protocol, evaluate
 from nem_jax.training.run import draw_key
@@ -45,8 +46,7 @@ def load_subject(
     changes = fields or {}
     for field, new in changes.items():
         if new is not None:
-            section, name = field.split(".")
-            config[section][name] = new
+            set_value(config, field, new)
     if changes.get("data.generator") is not None:
         config.data.path = None
     asked, present = config.data.num_objects, trained.data.num_objects

@@ -17,7 +17,7 @@ _TPU_DEVICES = ("/dev/accel0", "/dev/vfio/0")
 
 
 def launcher(environ: Mapping[str, str] = os.environ) -> str | None:
-    """What started this process among others, if JAX can ask it for the others; None: nothing, or it is alone."""
+    """What can tell JAX of the other processes: Slurm, Kubernetes or a TPU host; None: this one is alone."""
     if int(environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         return "Slurm"
     if "KUBERNETES_SERVICE_HOST" in environ and "JOB_COMPLETION_INDEX" in environ and find_spec("kubernetes"):

@@ -86,13 +86,21 @@ def test_the_weights_are_scored_again_with_other_k_and_t(finished, launch, tmp_p
         (["--nope=1"], "Unknown command line flag 'nope'"),
         (["smoke"], "'smoke' is no flag"),
         (["--config.model.k=3"], "--config.model.k=3: the configuration has no field 'k'"),
-        (["--process_id=1"], "--num_processes and --process_id are given, but used only with --coordinator"),
+        (["--process_id=1", "--timeout=9"], "--process_id, --timeout: given, but used only with --coordinator"),
+        (["--coordinator=10.0.0.1:1", "--process_id=1"], "--coordinator needs --num_processes and --process_id"),
+        (["--config.stages=({},"], "--config.stages=({},: Error while parsing string"),
         (["--nodistributed", "--coordinator=10.0.0.1:1"], "--coordinator is given, but --nodistributed"),
     ],
 )
 def test_bad_flags_are_one_sentence_and_leave_nothing(launch, tmp_path, arguments, sentence, assert_one_sentence):
     done = train(launch, tmp_path / "run", *arguments)
     assert_one_sentence(done, sentence)
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_experiments_configuration_is_refused(launch, tmp_path, assert_one_sentence):
+    done = train(launch, tmp_path / "run", config="experiments/flying_shapes/config.py:smoke")
+    assert_one_sentence(done, "--config is one of flying_shapes: run it by experiments.flying_shapes.run")
     assert not (tmp_path / "run").exists()
 
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import publishing, results_table
+from experiments import publish, table
 from experiments.static_shapes.config import get_config
 from experiments.static_shapes.demo import next_workdir
 from nem_jax import plots
@@ -27,7 +27,7 @@ FIELDS = {"experiment", "config", "protocol", "metrics", "paper", "seeds", "epoc
 
 
 def test_the_table_is_what_the_files_say():
-    assert results_table.README.read_text() == results_table.generate()
+    assert table.README.read_text() == table.generate()
 
 
 @pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.stem)
@@ -93,7 +93,7 @@ def two_runs(tmp_path_factory):
 
 
 def test_runs_are_published_and_fewer_seeds_do_not_replace_more(two_runs, tmp_path):
-    publishing.publish(two_runs, root=tmp_path, weights=tmp_path / "pretrained")
+    publish.publish(two_runs, root=tmp_path, weights=tmp_path / "pretrained")
     file = tmp_path / "static_shapes" / "results" / "smoke.json"
     record = json.loads(file.read_text())
     assert record.keys() >= FIELDS
@@ -103,23 +103,23 @@ def test_runs_are_published_and_fewer_seeds_do_not_replace_more(two_runs, tmp_pa
     weights = (tmp_path / "pretrained" / "static_shapes_smoke.safetensors").read_bytes()
     assert hashlib.sha256(weights).hexdigest() == record["weights_sha256"]
     with pytest.raises(ValueError, match="has more seeds than the 1 given"):
-        publishing.publish(two_runs[:1], root=tmp_path, weights=tmp_path / "pretrained")
+        publish.publish(two_runs[:1], root=tmp_path, weights=tmp_path / "pretrained")
     assert json.loads(file.read_text()) == record
 
 
 def test_large_weights_are_rounded_unless_that_moves_the_score(two_runs, tmp_path, monkeypatch):
     workdir = tmp_path / "run"
     shutil.copytree(two_runs[0], workdir)
-    whole, change = publishing.package(workdir)
+    whole, change = publish.package(workdir)
     assert change is None
-    monkeypatch.setattr(publishing, "LARGE_WEIGHTS", 0)
-    half, change = publishing.package(workdir)
+    monkeypatch.setattr(publish, "LARGE_WEIGHTS", 0)
+    half, change = publish.package(workdir)
     assert {leaf.dtype for leaf in jax.tree.leaves(half)} == {np.dtype(np.float16)}
     assert 0 <= abs(change) < 0.001
     write_weights(tmp_path / "half.safetensors", half)
     assert weights_sha256(read_weights(tmp_path / "half.safetensors")) == weights_sha256(half) != weights_sha256(whole)
-    monkeypatch.setattr(publishing, "MAX_AMI_CHANGE", 0)
-    kept, _ = publishing.package(workdir)
+    monkeypatch.setattr(publish, "MAX_AMI_CHANGE", 0)
+    kept, _ = publish.package(workdir)
     assert {leaf.dtype for leaf in jax.tree.leaves(kept)} == {np.dtype(np.float32)}
 
 
@@ -129,15 +129,15 @@ def test_a_changed_configuration_is_not_published_under_its_name(two_runs, tmp_p
     result["config"]["model"]["num_components"] = 5
     write_json(copy / RESULT, result)
     with pytest.raises(ValueError, match="differs from the configuration 'smoke'"):
-        publishing.publish([copy], root=tmp_path, weights=tmp_path / "pretrained")
+        publish.publish([copy], root=tmp_path, weights=tmp_path / "pretrained")
     result = json.loads((two_runs[0] / RESULT).read_text())
     result["config"]["stages"] = [{}, {}]
     result["runs"][0]["stages"] = [{"epochs": 1}]
     write_json(copy / RESULT, result)
     with pytest.raises(ValueError, match="was ended before its last stage"):
-        publishing.publish([copy], root=tmp_path, weights=tmp_path / "pretrained")
+        publish.publish([copy], root=tmp_path, weights=tmp_path / "pretrained")
     with pytest.raises(ValueError, match="holds no finished run"):
-        publishing.publish([tmp_path], root=tmp_path, weights=tmp_path / "pretrained")
+        publish.publish([tmp_path], root=tmp_path, weights=tmp_path / "pretrained")
 
 
 def test_the_demo_finds_a_directory(two_runs, tmp_path):
@@ -170,31 +170,31 @@ def run_result(seed, ami, valid_loss):
 
 
 def test_seeds_are_aggregated_and_the_best_validation_loss_gives_the_weights():
-    record = publishing.aggregate([run_result(0, 0.8, 5.0), run_result(1, 0.6, 4.0)], paper={})
+    record = publish.aggregate([run_result(0, 0.8, 5.0), run_result(1, 0.6, 4.0)], paper={})
     assert record["metrics"]["ami_max"] == {
         "mean": pytest.approx(0.7), "std": pytest.approx(0.1), "per_seed": [0.8, 0.6]
     }  # fmt: skip
     assert record["seeds"] == [0, 1]
     assert record["config"]["data"] == {"mnist_dir": None}
     both = {**run_result(0, 0.8, 5.0), "runs": run_result(0, 0.8, 5.0)["runs"] + run_result(1, 0.6, 4.0)["runs"]}
-    assert publishing.best_run(both)["seed"] == 1
-    assert publishing.aggregate([both], paper={})["metrics"] == record["metrics"]
+    assert publish.best_run(both)["seed"] == 1
+    assert publish.aggregate([both], paper={})["metrics"] == record["metrics"]
     paper = {"where": "section 9", "ami_max": {"mean": 0.826, "std": 0.005}}
-    row = results_table.render([{**record, "paper": paper}], ["e/results/n.json"]).splitlines()[-1]
+    row = table.render([{**record, "paper": paper}], ["e/results/n.json"]).splitlines()[-1]
     assert "| section 9 | 0.826 +- 0.005 | 0.700 +- 0.100 | 0.800 +- 0.100 |" in row
     assert "3 (cut), 3 |" in row
     for last_stage, epochs in ((9, "12, 3"), (3, "12 (cut), 3")):
         staged = {"epochs": [12, 3], "stages": [[{"epochs": 12 - last_stage}, {"epochs": last_stage}], []]}
-        assert f"| {epochs} |" in results_table.render([{**record, **staged, "paper": paper}], ["e/results/n.json"])
+        assert f"| {epochs} |" in table.render([{**record, **staged, "paper": paper}], ["e/results/n.json"])
 
 
 def test_runs_that_do_not_belong_together_are_refused():
     one, other = run_result(0, 0.8, 5.0), run_result(1, 0.8, 5.0)
     other["config"]["model"] = {"num_components": 5}
     with pytest.raises(ValueError, match="runs of one configuration"):
-        publishing.aggregate([one, other], paper={})
+        publish.aggregate([one, other], paper={})
     with pytest.raises(ValueError, match="different seeds"):
-        publishing.aggregate([one, one], paper={})
+        publish.aggregate([one, one], paper={})
 
 
 def test_weights_survive_their_file(tmp_path):

@@ -47,13 +47,14 @@ class Memory(NamedTuple):
 
 @dataclass(frozen=True)
 class Contest:
-    """Attributes:
+    """Programs that do the same training step, timed in turns.
 
-    module: of the benchmark, which a process for each contestant runs as `python -m module *arguments contestant`.
-    build: the contestants by name.
-    steps_per_turn, num_rounds: how long.
-    batch_size: examples in a step.
-    arguments: of the benchmark's own.
+    Attributes:
+        module: of the benchmark, which a process for each contestant runs as `python -m module *arguments contestant`.
+        build: the contestants by name.
+        steps_per_turn, num_rounds: how long.
+        batch_size: examples in a step.
+        arguments: of the benchmark's own.
     """
 
     module: str

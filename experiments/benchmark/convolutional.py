@@ -1,7 +1,7 @@
 """The training step of the convolutional RNN-EM (B = 64, T = 20), flying shapes and MNIST, against PyTorch on the CPU.
 
     python -m experiments.benchmark.convolutional flying_shapes      a table; or flying_mnist
-    python -m pytest tests/benchmarks -m benchmark -s                both, with their bounds checked
+    make benchmark                                                   both, and static shapes, with bounds
 
 Ours is what training runs: `train_steps`, which draws its sequences, noise and initial gamma. PyTorch's is
 `torch_conv_rnn_em.ConvRNNEM` with backward and Adam on ready-made sequences: eager, with channels last, with its cell
@@ -110,7 +110,7 @@ def as_torch(params: dict[str, Any], side: int) -> dict[str, np.ndarray]:
 def largest_difference(name: str) -> float:
     """Of the loss and of all gradients, ours and PyTorch's on one batch: relative to the largest entry of each.
 
-    Over 4 EM steps: at each, untrained digits' components part from one another by more than rounding did.
+    Over 4 EM steps alone: at each, an untrained model amplifies what rounding did.
     """
     import torch
 

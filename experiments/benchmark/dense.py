@@ -1,7 +1,7 @@
 """The training step of RNN-EM on static shapes (B = 64, K = 4, T = 15): ours against PyTorch, on the CPU.
 
-    python -m experiments.benchmark.dense                a table
-    python -m pytest tests/benchmarks -m benchmark -s    the same with its bounds checked
+    python -m experiments.benchmark.dense    a table
+    make benchmark                           the same and the convolutional steps, with bounds
 
 Ours is what training runs: `train_steps`, several steps in one compiled call, each drawing its images, its noise and
 its initial gamma. PyTorch's is `torch_rnn_em.RNNEM` with backward and Adam on ready-made images, eager and compiled.

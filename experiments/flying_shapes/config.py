@@ -12,6 +12,7 @@ Expected test AMI: `PAPER`. An epoch of `rnn_em_3_3` takes half an hour on two c
 from ml_collections import ConfigDict
 
 from experiments.recipe import base_config, shrink_sequences, use_convolutions
+from nem_jax.config.checks import set_value
 
 NUM_OBJECTS_AND_K = {
     "rnn_em_3_3": (3, 3), "rnn_em_3_5": (3, 5), "rnn_em_5_3": (5, 3), "rnn_em_5_5": (5, 5), "rnn_em_4_5": (4, 5),
@@ -53,7 +54,8 @@ def get_config(name: str = "rnn_em_3_3") -> ConfigDict:
     config.model.normalise_input = False
     if name == "rnn_em_best":
         config.stages, config.training.decay = STAGES_OF_BEST, "cosine"
-        config.update_from_flattened_dict(STAGES_OF_BEST[-1])
+        for field, new in STAGES_OF_BEST[-1].items():
+            set_value(config, field, new)
     if name == "smoke":
         shrink_sequences(config)
         config.training.max_epochs = 2

@@ -1,6 +1,6 @@
 """Train and score a configuration of flying shapes; config.py shows the command."""
 
-from experiments.train import main
+from experiments.launcher import main
 
 if __name__ == "__main__":
-    main()
+    main("flying_shapes")

@@ -18,10 +18,10 @@ from experiments.output import beside
 from experiments.shared_flags import define_directory, define_num_test
 from experiments.static_shapes.config import PAPERS_CHOICES, get_config
 from nem_jax import charts
-from nem_jax.config import build_experiment
+from nem_jax.config.checks import set_value
 from nem_jax.launch import launch
-from nem_jax.training.run import run
-from nem_jax.training.workdir import CONFIG, RESULT, check_same, read_result, to_json
+from nem_jax.training.run import check_startable, run_unless_finished
+from nem_jax.training.workdir import to_json
 
 WHOLE = "rnn_em_best"
 
@@ -33,10 +33,9 @@ def variants() -> dict[str, ConfigDict]:
     """`rnn_em_best`, and it without each of its departures, by what is different."""
     table = {WHOLE: get_config(WHOLE)}
     for field, value in PAPERS_CHOICES.items():
-        section, name = field.split(".")
         changed = get_config(WHOLE)
-        changed[section][name] = value
-        table[f"{name} {value}"] = changed
+        set_value(changed, field, value)
+        table[f"{field.partition('.')[2]} {value}"] = changed
     for config in table.values():
         config.training.max_epochs = _EPOCHS.value or config.training.max_epochs
         config.data.num_test = _NUM_TEST.value or config.data.num_test
@@ -48,12 +47,10 @@ def measure() -> figure.Measured:
     directory = Path(_DIRECTORY.value)
     planned = {label: (directory / label.replace(" ", "_"), config) for label, config in variants().items()}
     for workdir, config in planned.values():
-        build_experiment(config)
-        if (workdir / CONFIG).exists():
-            check_same(workdir, config)
+        check_startable(config, workdir)
     found: dict[str, Any] = {}
     for label, (workdir, config) in planned.items():
-        result = read_result(workdir) if (workdir / RESULT).exists() else run(config, str(workdir))
+        result = run_unless_finished(config, workdir)
         found[label] = {
             "ami_max": result["scores"]["ami_max_mean"],
             "ami_arithmetic": result["scores"]["ami_arithmetic_mean"],

@@ -29,7 +29,7 @@ PAPERS_CHOICES = {
     "training.decay": "none",
     "model.num_draws": 1,
 }
-"""What `rnn_em_best` departs from: `experiments.static_shapes.ablation` takes back each departure alone."""
+"""What `rnn_em_best` departs from, but for T: `experiments.static_shapes.ablation` takes back each departure alone."""
 
 SWEEP = ("rnn_em", "n_em")
 """What section 4.1 compares, and `experiments.sweep` trains."""

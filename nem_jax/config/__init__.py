@@ -11,7 +11,7 @@ from typing import Any
 import optax
 from ml_collections import ConfigDict
 
-from nem_jax.config.checks import choice, integer, number, value
+from nem_jax.config.checks import choice, integer, number, set_value, value
 from nem_jax.config.data import MAX_SEED, build_data
 from nem_jax.config.model import build_model
 from nem_jax.data.split import Dataset
@@ -98,7 +98,7 @@ def _with(config: ConfigDict, fields: Any, stage: str) -> ConfigDict:
         if field in _SHARED_BY_STAGES:
             raise ValueError(f"{stage} sets {field}, which all stages share")
         try:
-            changed[section][name] = new
+            set_value(changed, field, new)
         except TypeError as error:
             raise ValueError(f"{stage} sets {field} to {new!r}, of the wrong type") from error
     return changed
@@ -177,7 +177,7 @@ def _adam(
 
 
 def _seed_mapping(config: ConfigDict) -> str | None:
-    """One seed after the other where kernels that differ would convolve so anyway."""
+    """XLA convolves with several kernels one after the other anyway: under `vmap` that would only cost memory."""
     if value(config, "training.seed_mapping") is not None:
         choice(config, "training.seed_mapping", SEED_MAPPINGS)
         return config.training.seed_mapping

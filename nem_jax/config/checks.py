@@ -16,10 +16,23 @@ def value(config: ConfigDict, field: str) -> Any:
         raise ValueError(f"the configuration lacks {field}: it was written by another version") from error
 
 
-def given_only_if(config: ConfigDict, field: str, used: bool, condition: str) -> None:
+def set_value(config: ConfigDict, field: str, new: Any) -> None:
+    """Set a dotted name; one that the configuration lacks is a KeyError, another type a TypeError."""
+    section, name = field.split(".")
+    config[section][name] = new
+
+
+def given_exactly_if(config: ConfigDict, field: str, used: bool, condition: str) -> None:
     """An option that nothing reads is an error, and so is one that is missing."""
     if used != (value(config, field) is not None):
         raise ValueError(f"{field} must be given exactly if {condition}, got {value(config, field)!r}")
+
+
+def given_only_if(config: ConfigDict, fields: Iterable[str], used: bool, condition: str) -> None:
+    """Options that may be left out, and are errors where nothing reads them."""
+    for field in fields:
+        if not used and value(config, field) is not None:
+            raise ValueError(f"{field} is given, but used only if {condition}")
 
 
 def choice(config: ConfigDict, field: str, allowed: Iterable[str]) -> None:

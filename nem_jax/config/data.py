@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from nem_jax.config.checks import choice, given_only_if, integer, value
+from nem_jax.config.checks import choice, given_exactly_if, given_only_if, integer, value
 from nem_jax.data import mnist, shapes
 from nem_jax.data.flying_mnist import flying_mnist
 from nem_jax.data.hdf5 import load_hdf5
@@ -18,6 +18,7 @@ from nem_jax.metrics import MAX_PIXELS
 SHAPE_GENERATORS = ("static_shapes", "flying_shapes")
 MNIST_GENERATORS = ("static_mnist", "flying_mnist")
 GENERATORS = (*SHAPE_GENERATORS, "published_shapes", *MNIST_GENERATORS)
+MNIST_OPTIONS = ("data.mnist_dir", "data.digit_pool")
 DIGITS = ("mnist", "sklearn")
 MAX_SEED = 2**32 - 1
 
@@ -40,9 +41,7 @@ def build_data(config: ConfigDict) -> Load:
     generate = _build_generator(config, sizes, num_frames)
     if not stored:
         return generate
-    for field in ("data.mnist_dir", "data.digit_pool"):
-        if value(config, field) is not None:
-            raise ValueError(f"{field} is given, but used only if data.path is None")
+    given_only_if(config, MNIST_OPTIONS, False, "data.path is None")
     load = functools.partial(load_hdf5, Path(data.path), sizes, num_frames=num_frames)
     return lambda: _checked(load(), data.image_size, data.num_objects)
 
@@ -50,13 +49,11 @@ def build_data(config: ConfigDict) -> Load:
 def _build_generator(config: ConfigDict, sizes: tuple[int, int, int], num_frames: int) -> Load:
     data, generator = config.data, config.data.generator
     of_digits = "data.generator is 'static_mnist' or 'flying_mnist'"
-    given_only_if(config, "data.digits", generator in MNIST_GENERATORS, of_digits)
+    given_exactly_if(config, "data.digits", generator in MNIST_GENERATORS, of_digits)
+    given_only_if(config, MNIST_OPTIONS, generator in MNIST_GENERATORS, of_digits)
     if generator in MNIST_GENERATORS:
         frames = 1 if generator == "static_mnist" else num_frames
         return _build_mnist(config, sizes, frames)
-    for field in ("data.mnist_dir", "data.digit_pool"):
-        if value(config, field) is not None:
-            raise ValueError(f"{field} is given, but used only if {of_digits}")
     if generator == "published_shapes":
         return lambda: _checked(published_shapes(sizes), data.image_size, data.num_objects)
     if generator == "flying_shapes":

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from nem_jax import corruption
-from nem_jax.config.checks import choice, given_only_if, integer, integers, number
+from nem_jax.config.checks import choice, given_exactly_if, integer, integers, number
 from nem_jax.distributions import Bernoulli, Gaussian, PixelDist
 from nem_jax.losses import STEP_WEIGHTS
 from nem_jax.model import NEM
@@ -69,7 +69,7 @@ def build_model(config: ConfigDict) -> NEM:
 def _build_pixel_dist(config: ConfigDict) -> PixelDist:
     choice(config, "model.pixel_dist", PIXEL_DISTS)
     gaussian = config.model.pixel_dist == "gaussian"
-    given_only_if(config, "model.e_sigma", gaussian, "model.pixel_dist is 'gaussian'")
+    given_exactly_if(config, "model.e_sigma", gaussian, "model.pixel_dist is 'gaussian'")
     if not gaussian:
         return Bernoulli()
     number(config, "model.e_sigma", 1e-3)
@@ -99,9 +99,9 @@ def _build_cell(config: ConfigDict, pixel_dist: PixelDist) -> tuple[Callable[[PR
 def _build_module(config: ConfigDict, pixel_dist: PixelDist) -> Any:
     choice(config, "model.cell", CELLS)
     model = config.model
-    given_only_if(config, "model.step_size_init", model.cell == "n_em", "model.cell is 'n_em'")
+    given_exactly_if(config, "model.step_size_init", model.cell == "n_em", "model.cell is 'n_em'")
     for field in ("features", "dense_size", "normalise_input"):
-        given_only_if(config, f"model.{field}", model.cell == "conv_rnn_em", "model.cell is 'conv_rnn_em'")
+        given_exactly_if(config, f"model.{field}", model.cell == "conv_rnn_em", "model.cell is 'conv_rnn_em'")
     if model.cell == "rnn_em":
         return cells.RNNEMCell(model.hidden_size, _activation(config, pixel_dist))
     if model.cell == "conv_rnn_em":

@@ -29,13 +29,14 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Attributes:
+    """A data set: how an example is made, and of what.
 
-    sample: `(source, index []) -> Example`, pure: the same example for the same index, on any device, in any batch.
-    splits: by the names in `SPLITS`.
-    image_shape: (H, W, C).
-    num_frames: F, 1 for static images.
-    num_groups: the largest value of `Example.groups`.
+    Attributes:
+        sample: `(source, index []) -> Example`, pure: the same for the same index, on any device, in any batch.
+        splits: by the names in `SPLITS`.
+        image_shape: (H, W, C).
+        num_frames: F, 1 for static images.
+        num_groups: the largest value of `Example.groups`.
     """
 
     sample: Callable[[Any, jax.Array], Example]

@@ -66,22 +66,6 @@ class Logs:
         self._writer.add_figure(name, figure, step)
 
 
-class NoLogs(Logs):
-    """Where another process writes the logs: nothing is read or written."""
-
-    def __init__(self, directory: Path, step: int, seeds: range) -> None:
-        del directory, step, seeds
-        self.records = []
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
-    def epoch(self, step: int, epoch: int, values: dict[str, np.ndarray], active: np.ndarray) -> None:
-        """Nothing."""
-
-
 def _cut(file: Path, step: int) -> list[dict[str, Any]]:
     """Drop the lines after `step` (and one that a kill left incomplete) from metrics.jsonl; return the others."""
     records: list[dict[str, Any]] = []

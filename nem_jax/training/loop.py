@@ -3,6 +3,7 @@
 Everything is of S seeds at once: states, keys, losses and scores have a leading axis S.
 """
 
+import contextlib
 import functools
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from nem_jax.data.split import Dataset
 from nem_jax.devices import DATA, SEED, fetch, is_main, make_mesh, place, together, training_mesh
 from nem_jax.evaluation import Examined, evaluate, examine, summarise
 from nem_jax.training.checkpoint import Checkpoints
-from nem_jax.training.logs import Logs, NoLogs
+from nem_jax.training.logs import Logs
 from nem_jax.training.seeds import create_states, faster_mapping, make_seed_keys, take_seed
 from nem_jax.training.state import Keys, TrainState, update_best
 from nem_jax.training.step import Program, train_steps
@@ -103,12 +104,12 @@ def train(training: Training, path: Path, params: Params | None = None, stop_now
         state = create(training, params)
         if checkpoints.latest_step() is not None:
             state = checkpoints.restore(state)
-        writer = Logs if is_main() else NoLogs
-        with writer(path, int(fetch(state.step).max()), training.experiment.seeds) as logs:
+        step = int(fetch(state.step).max())
+        with Logs(path, step, training.experiment.seeds) if is_main() else contextlib.nullcontext() as logs:
             while not (stop_now or training.finished(state).all()):
                 active = ~training.finished(state)
                 epoch = int(training.epoch(state).max()) + 1
-                valid_ami = logs.records[-1]["valid_ami_max_last"] if logs.records else float("nan")
+                valid_ami = logs.records[-1]["valid_ami_max_last"] if logs and logs.records else float("nan")
                 state, losses = train_epoch(training, state, active, epoch, valid_ami)
                 active &= ~training.failed(state)
                 on_host = fetch(state.params)
@@ -116,10 +117,11 @@ def train(training: Training, path: Path, params: Params | None = None, stop_now
                 valid_loss = scores["valid_total"].astype(np.float32)
                 state = update_best_of_seeds(state, valid_loss, np.int32(epoch))
                 step = int(fetch(state.step).max())
-                logs.epoch(step, epoch, {**losses, **scores}, active)
+                if logs:
+                    logs.epoch(step, epoch, {**losses, **scores}, active)
                 if epoch % training.experiment.training.figure_interval == 0:
                     shown = examine_first(training, on_host)
-                    if is_main():
+                    if logs:
                         logs.figure("overview", plots.overview(*shown), step)
                 checkpoints.save(state)
     return state

@@ -17,6 +17,7 @@ from nem_jax.training.seeds import take_seed
 from nem_jax.training.stages import has_checkpoint, initial_params, stage_paths
 from nem_jax.training.state import TrainState, make_keys
 from nem_jax.training.workdir import (
+    CONFIG,
     OVERVIEW,
     RESULT,
     WEIGHTS,
@@ -26,6 +27,7 @@ from nem_jax.training.workdir import (
     open_workdir,
     portable,
     read_provenance,
+    read_result,
     to_json,
     write_json,
 )
@@ -67,6 +69,22 @@ def run(config: ConfigDict, workdir: str, stop_now: bool = False) -> dict[str, A
         result: dict[str, Any] = {}
         on_main(lambda: result.update(_finish(stages[-1], *best, runs, config, path)))
         return result
+
+
+def check_startable(config: ConfigDict, workdir: Path) -> None:
+    """`run_unless_finished` would begin, resume or read this run.
+
+    Raises:
+        ValueError: the configuration is bad, or `workdir` holds a run of another.
+    """
+    build_stages(config)
+    if (workdir / CONFIG).exists():
+        check_same(workdir, config)
+
+
+def run_unless_finished(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """The result of the run in `workdir`, which is trained first if it has none."""
+    return read_result(workdir) if (workdir / RESULT).exists() else run(config, str(workdir))
 
 
 def _own(path: Path, config: ConfigDict, record: dict[str, Any], held: contextlib.ExitStack) -> None:
@@ -129,12 +147,13 @@ def _describe_run(stages: list[Training], states: list[TrainState], index: int) 
         experiment.model, params, draw_key(seed, 0), dataset, "test", experiment.training.batch_size, mesh
     )
     described = [_describe_stage(training, state, index) for training, state in zip(stages, states, strict=False)]
+    failed = [stage["failed_at_step"] for stage in described if "failed_at_step" in stage]
     return {
         "seed": seed,
         "scores": summarise(evaluation),
         **described[-1],
         "epochs": sum(stage["epochs"] for stage in described),
-        **next(({"failed_at_step": step} for stage in described if (step := stage.get("failed_at_step"))), {}),
+        **({"failed_at_step": failed[0]} if failed else {}),
         **({"stages": described} if len(stages) > 1 else {}),
         "weights_sha256": weights_sha256(params),
     }

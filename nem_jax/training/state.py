@@ -41,7 +41,11 @@ class TrainState(NamedTuple):
 
 
 def make_keys(seed: int) -> Keys:
-    """The random streams of `seed`. Their root is the key of a data split of the same seed, which no stream uses."""
+    """The random streams of `seed`.
+
+    With jax's counter-based keys they coincide with the keys of five validation examples of data of the same seed.
+    That changes nothing (a stream draws other numbers than a generator of images), and resumed runs rely on it.
+    """
     return Keys(*jax.random.split(jax.random.fold_in(jax.random.key(seed), _STREAM), len(Keys._fields)))
 
 
@@ -50,7 +54,7 @@ def create_state(
 ) -> TrainState:
     """A fresh state: no step taken, nothing validated; the weights are drawn unless `params` are given."""
     params = model.init(key) if params is None else jax.tree.map(jnp.copy, params)
-    best_params = jax.tree.map(jnp.copy, params)  # a copy: the state is donated, and no buffer may be so twice
+    best_params = jax.tree.map(jnp.copy, params)  # a copy: the state is donated, and a buffer can be donated only once
     return TrainState(jnp.int32(0), params, optimiser.init(params), best_params, jnp.float32(jnp.inf), jnp.int32(0))
 
 

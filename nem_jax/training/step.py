@@ -31,7 +31,7 @@ class Progress(NamedTuple):
 
 
 class Program(NamedTuple):
-    """What is compiled in: two programs are one only if all of it is the same."""
+    """The static arguments of `train_steps`: equal ones share a compiled program."""
 
     model: NEM
     optimiser: optax.GradientTransformation

@@ -138,7 +138,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def differences(old: Any, new: Any, name: str = "config") -> list[str]:
-    """In what a configuration "there" differs from one "here", a phrase for each field."""
+    """One phrase for each field in which `new` ("here") differs from `old` ("there")."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return [] if old == new else [f"{name} is {old!r} there and {new!r} here"]
     keys = sorted(old.keys() | new.keys())
