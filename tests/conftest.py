@@ -35,32 +35,6 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 8)  # simulated, for the tests of several; the others see one
 
 
-STRICT_DTYPES = {
-    f"test_{name}"
-    for name in (
-        "cells", "conv_cell", "convolution", "corruption", "distributions", "em", "golden", "losses", "metrics",
-        "model", "n_em", "rollout", "unroll",
-    )
-}  # fmt: skip
-"""Modules that run none but our own arithmetic: optax's Adam (0.2.8) raises a float to an integer count."""
-
-QUICKLY_COMPILED = STRICT_DTYPES - {"test_golden", "test_metrics"} | {
-    f"test_{name}"
-    for name in (
-        "benchmark",
-        "data_flying_mnist",
-        "data_shapes",
-        "devices",
-        "evaluation",
-        "hosts",
-        "results",
-        "seeds",
-        "training",
-    )
-}
-"""Modules of many small programs that run once: XLA's optimisations take half their time. The goldens keep them."""
-
-
 LONGEST = ("test_sequences", "test_kill", "test_launch", "test_devices", "test_results", "test_seeds", "test_training")
 
 
@@ -81,9 +55,14 @@ def compilation_cache(tmp_path_factory):
     return directory
 
 
+def has_marker(request, name):
+    return request.node.get_closest_marker(name) is not None
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _quick_compilation(request):
-    jax.config.update("jax_disable_most_optimizations", request.node.path.stem in QUICKLY_COMPILED)
+    """XLA's optimisations take half the time of a module of many small programs that run once."""
+    jax.config.update("jax_disable_most_optimizations", has_marker(request, "compiled_quickly"))
     yield
     jax.config.update("jax_disable_most_optimizations", False)
 
@@ -114,7 +93,8 @@ def _one_device():
 
 @pytest.fixture(scope="module", autouse=True)
 def _dtype_promotion(request):
-    with jax.numpy_dtype_promotion("strict" if request.node.path.stem in STRICT_DTYPES else "standard"):
+    """Not everywhere: optax's Adam (0.2.8) raises a float to an integer count."""
+    with jax.numpy_dtype_promotion("strict" if has_marker(request, "strict_dtypes") else "standard"):
         yield
 
 

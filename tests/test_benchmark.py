@@ -5,6 +5,8 @@ import pytest
 from experiments.benchmark import measure
 from experiments.static_shapes.config import get_config
 
+pytestmark = pytest.mark.compiled_quickly
+
 
 @pytest.fixture
 def config(monkeypatch):
@@ -70,7 +72,7 @@ def test_five_seeds_are_measured_in_either_mapping(command, monkeypatch):
     monkeypatch.setattr(
         command,
         "training_step",
-        lambda config: timed.append((config.num_seeds, config.training.seed_mapping)) or {"ms": 1.0},
+        lambda config: timed.append((config.num_seeds, config.training.seed_mapping)) or {"min_ms": 1.0},
     )
     command.flags.FLAGS.parts = ["seeds"]
     record, _ = command.measure()

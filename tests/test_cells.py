@@ -12,6 +12,8 @@ from nem_jax.distributions import Bernoulli
 from nem_jax.networks.cells import NEMCell, RNNEMCell, original_step_size, positive_step_size
 from nem_jax.unroll import unroll
 
+pytestmark = [pytest.mark.strict_dtypes, pytest.mark.compiled_quickly]
+
 IMAGE_SHAPE, HIDDEN_SIZE = (5, 6, 2), 7
 CELLS = [RNNEMCell(HIDDEN_SIZE, jax.nn.sigmoid), NEMCell(HIDDEN_SIZE)]
 

@@ -9,6 +9,8 @@ import pytest
 from nem_jax.distributions import Bernoulli, Gaussian
 from nem_jax.networks.conv_cell import ConvRNNEMCell, elu, normalised
 
+pytestmark = [pytest.mark.strict_dtypes, pytest.mark.compiled_quickly]
+
 FLYING_SHAPES = ConvRNNEMCell(100, Bernoulli().activation, features=(32, 64))
 FLYING_MNIST = ConvRNNEMCell(250, Gaussian().activation, features=(32, 64, 128), normalise_input=True)
 

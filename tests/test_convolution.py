@@ -10,6 +10,8 @@ from jax.test_util import check_grads
 
 from nem_jax.networks.convolution import conv, upsample_conv
 
+pytestmark = [pytest.mark.strict_dtypes, pytest.mark.compiled_quickly]
+
 GEOMETRIES = [
     ((9, 8), (3, 4), 1, (1, 2)),
     ((8, 6), (4, 4), 2, (1, 1)),

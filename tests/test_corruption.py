@@ -9,6 +9,8 @@ import pytest
 
 from nem_jax.corruption import bitflip, masked_uniform
 
+pytestmark = [pytest.mark.strict_dtypes, pytest.mark.compiled_quickly]
+
 SHAPE = (10, 60, 50, 1)
 NUM_PIXELS = int(np.prod(SHAPE))
 NOISES = [bitflip, masked_uniform]

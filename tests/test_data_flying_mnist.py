@@ -13,6 +13,8 @@ from nem_jax.data.mnist import Digits
 from nem_jax.data.scene import compose, paste
 from nem_jax.data.split import SPLITS
 
+pytestmark = pytest.mark.compiled_quickly
+
 NUM_TRAINING, NUM_TEST, HEIGHT, WIDTH = 30, 7, 5, 3
 SIZES, NUM_FRAMES, IMAGE_SIZE = (40, 9, 8), 6, 11
 

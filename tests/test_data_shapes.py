@@ -9,6 +9,8 @@ from nem_jax.data import hdf5, shapes
 from nem_jax.data.scene import compose
 from nem_jax.data.split import SPLITS
 
+pytestmark = pytest.mark.compiled_quickly
+
 NUM_IMAGES = 4000
 
 

@@ -23,6 +23,8 @@ from nem_jax.training.run import run
 from nem_jax.training.state import TrainState
 from nem_jax.training.step import train_steps
 
+pytestmark = pytest.mark.compiled_quickly
+
 NUM_STEPS, BATCH_SIZE = 20, 16
 COLLECTIVE = re.compile(r"= (.*?) (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(")
 

@@ -10,6 +10,8 @@ from scipy import stats
 
 from nem_jax.distributions import Bernoulli, Gaussian
 
+pytestmark = [pytest.mark.strict_dtypes, pytest.mark.compiled_quickly]
+
 DISTS = [Bernoulli(), Gaussian(), Gaussian(e_sigma=0.5, loss_sigma=0.7)]
 
 

@@ -15,6 +15,8 @@ from nem_jax.distributions import Bernoulli, Gaussian
 from nem_jax.types import EMState
 from nem_jax.unroll import unroll
 
+pytestmark = [pytest.mark.strict_dtypes, pytest.mark.compiled_quickly]
+
 PERMUTATION = np.array([2, 0, 1])
 
 

@@ -13,6 +13,8 @@ from nem_jax.evaluation import describe_protocol, evaluate, examine, quartiles, 
 from nem_jax.metrics import confidence
 from nem_jax.model import example_loss, infer, infer_likeliest
 
+pytestmark = pytest.mark.compiled_quickly
+
 
 @pytest.fixture(scope="module")
 def smoke():

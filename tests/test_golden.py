@@ -19,6 +19,8 @@ from nem_jax.networks.cells import RNNEMCell
 from nem_jax.networks.conv_cell import ConvRNNEMCell
 from nem_jax.unroll import unroll
 
+pytestmark = pytest.mark.strict_dtypes
+
 TOLERANCE = 1e-5
 FOLDER = Path(__file__).parent / "golden"
 

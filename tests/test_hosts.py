@@ -11,6 +11,8 @@ from forked import free_port
 
 from nem_jax import hosts
 
+pytestmark = pytest.mark.compiled_quickly
+
 
 def test_processes_of_different_configurations_are_refused(begin_two, tmp_path):
     command = ("experiments.static_shapes.run", "--config=experiments/static_shapes/config.py:smoke")

@@ -11,6 +11,8 @@ from nem_jax import losses
 from nem_jax.distributions import Bernoulli, Gaussian
 from nem_jax.types import Trajectory
 
+pytestmark = [pytest.mark.strict_dtypes, pytest.mark.compiled_quickly]
+
 DISTS = [Bernoulli(), Gaussian(loss_sigma=0.5)]
 
 

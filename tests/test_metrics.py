@@ -10,6 +10,8 @@ from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
 
 from nem_jax import metrics
 
+pytestmark = pytest.mark.strict_dtypes
+
 NUM_CASES, HEIGHT, WIDTH, NUM_GROUPS, NUM_COMPONENTS = 1000, 16, 16, 5, 7
 RANGES = {"num_groups": NUM_GROUPS, "num_components": NUM_COMPONENTS}
 NUM_PIXELS = HEIGHT * WIDTH

@@ -13,6 +13,8 @@ from nem_jax.distributions import Bernoulli
 from nem_jax.networks.cells import RNNEMCell
 from nem_jax.unroll import unroll
 
+pytestmark = [pytest.mark.strict_dtypes, pytest.mark.compiled_quickly]
+
 NUM_STEPS, SHAPE, HIDDEN_SIZE = 3, (5, 6, 1), 7
 MODULE = RNNEMCell(HIDDEN_SIZE, jax.nn.sigmoid)
 

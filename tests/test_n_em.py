@@ -16,6 +16,8 @@ from nem_jax.networks.cells import NEMCell
 from nem_jax.types import EMState
 from nem_jax.unroll import unroll
 
+pytestmark = [pytest.mark.strict_dtypes, pytest.mark.compiled_quickly]
+
 TOLERANCE = 1e-5
 
 

@@ -20,6 +20,8 @@ from nem_jax.training.run import run
 from nem_jax.training.workdir import RESULT, to_json, without_seeds, write_json
 from nem_jax.weights import read_weights, weights_sha256, write_weights
 
+pytestmark = pytest.mark.compiled_quickly
+
 ROOT = Path(__file__).parents[1]
 RESULTS = sorted((ROOT / "experiments").glob("*/results/*.json"))
 FIELDS = {"experiment", "config", "protocol", "metrics", "paper", "seeds", "epochs", "hardware", "versions",

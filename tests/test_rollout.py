@@ -13,6 +13,8 @@ from nem_jax.distributions import Bernoulli
 from nem_jax.losses import predicted_frame
 from nem_jax.rollout import rollout, rollout_losses, rollout_step
 
+pytestmark = [pytest.mark.strict_dtypes, pytest.mark.compiled_quickly]
+
 NUM_STEPS, NUM_AHEAD, SHAPE, HIDDEN_SIZE = 3, 4, (5, 6, 2), 7
 SIZE = 5 * 6 * 2
 KEY = jax.random.key(2)

@@ -16,6 +16,8 @@ from nem_jax.training.state import make_keys
 from nem_jax.training.workdir import WEIGHTS
 from nem_jax.weights import read_weights, weights_sha256
 
+pytestmark = pytest.mark.compiled_quickly
+
 SEEDS = 3
 
 

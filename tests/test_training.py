@@ -23,6 +23,8 @@ from nem_jax.training.state import create_state, make_keys, update_best
 from nem_jax.training.workdir import OVERVIEW, RESULT, WEIGHTS
 from nem_jax.weights import read_weights, weights_sha256
 
+pytestmark = pytest.mark.compiled_quickly
+
 
 def tiny(**training):
     config = get_config("smoke")

@@ -13,6 +13,8 @@ from nem_jax import em
 from nem_jax.distributions import Bernoulli
 from nem_jax.unroll import unroll
 
+pytestmark = [pytest.mark.strict_dtypes, pytest.mark.compiled_quickly]
+
 NUM_STEPS = 4
 
 

@@ -18,7 +18,8 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from experiments import figure
-from experiments.benchmark import convolutional, dense
+from experiments.benchmark.contests import CONTESTS
+from experiments.benchmark.convolutional import paper_config
 from experiments.benchmark.measure import flop_per_example, growth, matmul_peak, training_step
 from experiments.output import beside
 from experiments.static_shapes.config import get_config as static_shapes
@@ -44,8 +45,8 @@ def models() -> dict[str, ConfigDict]:
     return {
         "RNN-EM, static shapes": static_shapes("rnn_em"),
         "N-EM, static shapes": static_shapes("n_em"),
-        "RNN-EM, flying shapes": convolutional.paper_config("flying_shapes"),
-        "RNN-EM, flying MNIST": convolutional.paper_config("flying_mnist"),
+        "RNN-EM, flying shapes": paper_config("flying_shapes"),
+        "RNN-EM, flying MNIST": paper_config("flying_mnist"),
     }
 
 
@@ -92,10 +93,10 @@ def _measure_remat() -> dict[str, Any]:
 
 def _measure_seeds() -> dict[str, Any]:
     config = static_shapes("rnn_em")
-    found = {"one": training_step(config)["ms"]}
+    found = {"one": training_step(config)["min_ms"]}
     for mapping in ("sequence", "vmap"):
         config.num_seeds, config.training.seed_mapping = 5, mapping
-        found[mapping] = training_step(config)["ms"]
+        found[mapping] = training_step(config)["min_ms"]
         print(f"five seeds, {mapping}: {found[mapping] / found['one']:.2f} times one")
     return found
 
@@ -105,8 +106,8 @@ def _measure_pytorch() -> dict[str, Any] | None:
         print("PyTorch is not installed, or this is no CPU: not compared")
         return None
     found = {}
-    for name in ("static_shapes", "flying_shapes", "flying_mnist"):
-        contest = dense.CONTEST if name == "static_shapes" else convolutional.contest(name)
+    for name, make in CONTESTS.items():
+        contest = make()
         times, memories = contest.step_times(), contest.memory()
         print(f"{name}\n{contest.report(times, memories)}")
         found[name] = {

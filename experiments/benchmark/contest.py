@@ -14,11 +14,9 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from nem_jax.config import Experiment
@@ -50,19 +48,20 @@ class Contest:
     """Programs that do the same training step, timed in turns.
 
     Attributes:
-        module: of the benchmark, which a process for each contestant runs as `python -m module *arguments contestant`.
+        name: in `contests.CONTESTS`.
         build: the contestants by name.
+        difference: of the loss and of all gradients, ours and PyTorch's on one batch: relative to the largest entry
+            of each, the largest.
         steps_per_turn, num_rounds: how long.
         batch_size: examples in a step.
-        arguments: of the benchmark's own.
     """
 
-    module: str
+    name: str
     build: dict[str, Callable[[], Run]]
+    difference: Callable[[], float]
     steps_per_turn: int
     num_rounds: int
     batch_size: int
-    arguments: tuple[str, ...] = ()
 
     def step_times(self) -> dict[str, list[float]]:
         """Milliseconds per step of each contestant, one entry per round; compilation comes before."""
@@ -79,7 +78,7 @@ class Contest:
 
     def memory(self) -> dict[str, Memory]:
         """Of each contestant, in a process of its own."""
-        command = [sys.executable, "-m", self.module, *self.arguments]
+        command = [sys.executable, "-m", "experiments.benchmark.contests", self.name]
         output = {
             name: subprocess.run([*command, name], check=True, capture_output=True, text=True).stdout
             for name in self.build
@@ -143,26 +142,12 @@ def _ratio(values: dict[str, float]) -> float:
     return values[OURS] / min(value for name, value in values.items() if name != OURS)
 
 
-def torch_threads() -> None:
+def prepare_torch() -> None:
     """PyTorch on all cores, like ours, with the same weights each time."""
     import torch
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.manual_seed(0)
-
-
-def run_as_script(contest: Contest, difference: Callable[[], float], name: str | None = None) -> None:
-    """The table, or with the name of a contestant its memory as JSON."""
-    if find_spec("torch") is None:
-        sys.exit(TORCH_MISSING)
-    jax.config.update("jax_platforms", "cpu")
-    if name is not None and name not in contest.build:
-        sys.exit(f"error: the contestant must be one of {', '.join(contest.build)}, got {name!r}")
-    if name is not None:
-        print(json.dumps(contest.measure_memory(name)))
-        return
-    print(f"Largest relative difference of loss and gradients: {difference():.1e}")
-    print(contest.report(contest.step_times(), contest.memory()))
 
 
 def _resident(field: str) -> float:

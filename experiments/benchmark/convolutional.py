@@ -1,8 +1,5 @@
 """The training step of the convolutional RNN-EM (B = 64, T = 20), flying shapes and MNIST, against PyTorch on the CPU.
 
-    python -m experiments.benchmark.convolutional flying_shapes      a table; or flying_mnist
-    make benchmark                                                   both, and static shapes, with bounds
-
 Ours is what training runs: `train_steps`, which draws its sequences, noise and initial gamma. PyTorch's is
 `torch_conv_rnn_em.ConvRNNEM` with backward and Adam on ready-made sequences: eager, with channels last, with its cell
 compiled. First both must give the same loss and gradients.
@@ -10,7 +7,6 @@ compiled. First both must give the same loss and gradients.
 
 import functools
 import importlib
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.benchmark.contest import OURS, Contest, Run, build_ours, run_as_script, torch_threads
+from experiments.benchmark.contest import OURS, Contest, Run, build_ours, prepare_torch
 from nem_jax.compilation import Jit
 from nem_jax.config import build_experiment
 from nem_jax.em import init_state
@@ -43,7 +39,7 @@ def _torch_model(name: str) -> Any:
     """The PyTorch model of the configuration that ours is built from."""
     from experiments.benchmark.torch_conv_rnn_em import ConvRNNEM
 
-    torch_threads()
+    prepare_torch()
     model, size = paper_config(name).model, paper_config(name).data.image_size
     binary = model.pixel_dist == "bernoulli"
     return ConvRNNEM(size, tuple(model.features), model.hidden_size, model.num_components, binary)
@@ -66,15 +62,16 @@ def _build_torch(name: str, channels_last: bool = False, compiled: bool = False)
 
 
 def contest(name: str) -> Contest:
+    """Of the experiment `name`: ours, and PyTorch eager, with channels last, with its cell compiled."""
     build: dict[str, Callable[[], Run]] = {
         OURS: lambda: build_ours(build_experiment(paper_config(name)), steps_per_turn=1),
         "PyTorch, eager": functools.partial(_build_torch, name),
         "PyTorch, channels last": functools.partial(_build_torch, name, channels_last=True),
         "PyTorch, compiled cell": functools.partial(_build_torch, name, compiled=True),
     }
-    return Contest(
-        "experiments.benchmark.convolutional", build, steps_per_turn=1, num_rounds=5, batch_size=64, arguments=(name,)
-    )
+    difference = functools.partial(_largest_difference, name)
+    batch_size = paper_config(name).training.batch_size
+    return Contest(name, build, difference, steps_per_turn=1, num_rounds=5, batch_size=batch_size)
 
 
 def as_torch(params: dict[str, Any], side: int) -> dict[str, np.ndarray]:
@@ -107,8 +104,8 @@ def as_torch(params: dict[str, Any], side: int) -> dict[str, np.ndarray]:
     return converted
 
 
-def largest_difference(name: str) -> float:
-    """Of the loss and of all gradients, ours and PyTorch's on one batch: relative to the largest entry of each.
+def _largest_difference(name: str) -> float:
+    """See `Contest.difference`.
 
     Over 4 EM steps alone: at each, an untrained model amplifies what rounding did.
     """
@@ -144,10 +141,3 @@ def largest_difference(name: str) -> float:
     pairs = [(array, found[key]) for key, array in as_torch(grads, side).items()]
     pairs.append((np.asarray(loss), torch_loss.detach().numpy()))
     return max(np.max(np.abs(a - b)) / np.max(np.abs(b)) for a, b in pairs)
-
-
-if __name__ == "__main__":
-    experiment = sys.argv[1] if len(sys.argv) > 1 else "flying_shapes"
-    if experiment not in CONFIGS:
-        sys.exit(f"the experiment must be one of {', '.join(CONFIGS)}, got {experiment!r}")
-    run_as_script(contest(experiment), functools.partial(largest_difference, experiment), *sys.argv[2:])

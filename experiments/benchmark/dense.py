@@ -1,24 +1,18 @@
 """The training step of RNN-EM on static shapes (B = 64, K = 4, T = 15): ours against PyTorch, on the CPU.
 
-    python -m experiments.benchmark.dense    a table
-    make benchmark                           the same and the convolutional steps, with bounds
-
 Ours is what training runs: `train_steps`, several steps in one compiled call, each drawing its images, its noise and
 its initial gamma. PyTorch's is `torch_rnn_em.RNNEM` with backward and Adam on ready-made images, eager and compiled.
-First both must give the same loss and gradients. Times are taken in turns in one process, so that other work on the
-machine meets all three; memory in a process each.
-"""
+First both must give the same loss and gradients."""
 
 import functools
 import math
-import sys
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmark.contest import OURS, Contest, Run, build_ours, run_as_script, torch_threads
+from experiments.benchmark.contest import OURS, Contest, Run, build_ours, prepare_torch
 from experiments.static_shapes.config import get_config
 from nem_jax.config import Experiment, build_experiment
 from nem_jax.em import init_state
@@ -38,9 +32,9 @@ def _torch_model(experiment: Experiment) -> Any:
     """The PyTorch model of the configuration that ours is built from, and PyTorch on all cores."""
     from experiments.benchmark.torch_rnn_em import RNNEM
 
-    torch_threads()
+    prepare_torch()
     model, num_pixels = experiment.model, math.prod(experiment.load_data().image_shape)
-    noise_prob = model.corrupt.keywords["prob"]  # type: ignore[attr-defined]
+    noise_prob = get_config("rnn_em").model.noise_prob
     return RNNEM(num_pixels, model.hidden_size, model.num_components, model.num_steps, noise_prob, model.epsilon)
 
 
@@ -62,21 +56,24 @@ def _build_torch(compiled: bool) -> Run:
     return run
 
 
-CONTEST = Contest(
-    module=__spec__.name,
-    build={
-        OURS: lambda: build_ours(_experiment(), STEPS_PER_TURN),
-        "PyTorch, eager": functools.partial(_build_torch, compiled=False),
-        "PyTorch, compiled": functools.partial(_build_torch, compiled=True),
-    },
-    steps_per_turn=STEPS_PER_TURN,
-    num_rounds=12,
-    batch_size=64,
-)
+def contest() -> Contest:
+    """Ours, and PyTorch eager and compiled."""
+    return Contest(
+        "static_shapes",
+        {
+            OURS: lambda: build_ours(_experiment(), STEPS_PER_TURN),
+            "PyTorch, eager": functools.partial(_build_torch, compiled=False),
+            "PyTorch, compiled": functools.partial(_build_torch, compiled=True),
+        },
+        _largest_difference,
+        steps_per_turn=STEPS_PER_TURN,
+        num_rounds=12,
+        batch_size=get_config("rnn_em").training.batch_size,
+    )
 
 
-def largest_difference() -> float:
-    """Of the loss and of all gradients, ours and PyTorch's on one batch: relative to the largest entry of each."""
+def _largest_difference() -> float:
+    """See `Contest.difference`."""
     import torch
 
     experiment = _experiment()
@@ -110,7 +107,3 @@ def largest_difference() -> float:
     for name, layer in layers.items():
         pairs += [(grads[name]["kernel"].T, layer.weight.grad), (grads[name]["bias"], layer.bias.grad)]
     return max(np.max(np.abs(np.array(a) - b.numpy())) / np.max(np.abs(b.numpy())) for a, b in pairs)
-
-
-if __name__ == "__main__":
-    run_as_script(CONTEST, largest_difference, *sys.argv[1:])

@@ -5,8 +5,8 @@ from importlib.util import find_spec
 import jax
 import pytest
 
-from experiments.benchmark import convolutional, dense
 from experiments.benchmark.contest import TORCH_MISSING, memory_ratio, time_ratio
+from experiments.benchmark.contests import CONTESTS
 
 MAX_DIFFERENCE = 1e-4
 """Of loss and gradients: both train the same."""
@@ -21,9 +21,8 @@ def test_a_step_takes_less_time_and_memory_than_pytorch(name):
     if find_spec("torch") is None:
         pytest.skip(TORCH_MISSING)
     jax.config.update("jax_platforms", "cpu")
-    difference = dense.largest_difference() if name == "static_shapes" else convolutional.largest_difference(name)
-    assert difference < MAX_DIFFERENCE
-    contest = dense.CONTEST if name == "static_shapes" else convolutional.contest(name)
+    contest = CONTESTS[name]()
+    assert contest.difference() < MAX_DIFFERENCE
     times, memories = contest.step_times(), contest.memory()
     print("\n" + contest.report(times, memories))
     max_time, max_memory = BOUNDS[name]
