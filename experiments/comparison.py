@@ -19,7 +19,7 @@ from nem_jax import charts
 from nem_jax.evaluation import mean_std, summarise
 from nem_jax.launch import launch
 from nem_jax.pretrained import pretrained_names
-from nem_jax.training.workdir import CONFIG, RESULT, differences, read_result, to_json, without_seeds
+from nem_jax.training.workdir import CONFIG, RESULT, differences, read_result, recipe, to_json
 
 _DIRECTORY, _MNIST_DIR, _NUM_TEST = define_directory(), define_mnist_dir(), define_num_test()
 
@@ -43,7 +43,7 @@ class Line(NamedTuple):
     """What is compared, by its name in `evaluation.summarise`."""
 
 
-class Source(NamedTuple):
+class TrainedWeights(NamedTuple):
     """Trained weights."""
 
     path: str
@@ -59,7 +59,7 @@ class Source(NamedTuple):
         return self.training.get("seed")
 
 
-def sources(experiment: str, name: str, directory: Path) -> list[Source]:
+def find_weights(experiment: str, name: str, directory: Path) -> list[TrainedWeights]:
     """The weights of a configuration: every seed of its finished runs in `directory`, or else the package's.
 
     Other experiments' runs, whose configurations may have the same name, are passed over.
@@ -74,30 +74,31 @@ def sources(experiment: str, name: str, directory: Path) -> list[Source]:
         if not (path / RESULT).exists():
             continue
         trained = json.loads((path / CONFIG).read_text())
-        if trained["experiment"] == experiment:
-            if trained["name"] != name:
-                raise ValueError(f"{path} holds weights of {trained['name']}, not of {name}")
-            result = read_result(path)
-            named = importlib.import_module(f"experiments.{experiment}.config").get_config(name)
-            changes = tuple(differences(without_seeds(to_json(named)), without_seeds(result["config"])))
-            for run in result["runs"]:
-                found.append(Source(str(path), {key: run[key] for key in TRAINING if key in run}, changes))
+        if trained["experiment"] != experiment:
+            continue
+        if trained["name"] != name:
+            raise ValueError(f"{path} holds weights of {trained['name']}, not of {name}")
+        result = read_result(path)
+        named = importlib.import_module(f"experiments.{experiment}.config").get_config(name)
+        changes = tuple(differences(recipe(to_json(named)), recipe(result["config"])))
+        for run in result["runs"]:
+            found.append(TrainedWeights(str(path), {key: run[key] for key in TRAINING if key in run}, changes))
     if len({source.changes for source in found}) > 1:
         raise ValueError(f"the runs of {name} in {directory} must be of one configuration, seeds apart")
     seeds = [source.seed for source in found]
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"the runs of {name} in {directory} must hold different seeds, got {seeds}")
     packaged = f"{experiment}_{name}"
-    return found or [Source(packaged, {})] * (packaged in pretrained_names())
+    return found or [TrainedWeights(packaged, {})] * (packaged in pretrained_names())
 
 
-def load_line(line: Line, source: Source) -> Subject:
+def load_line(line: Line, source: TrainedWeights) -> Subject:
     """The first of a line's weights, on its test."""
     asked = {"data.mnist_dir": _MNIST_DIR.value, "data.num_test": _NUM_TEST.value}
     return load_subject(source.path, {**asked, **line.fields}, seed=source.seed)
 
 
-def score_line(line: Line, first: Subject, found: list[Source]) -> dict[str, Any]:
+def score_line(line: Line, first: Subject, found: list[TrainedWeights]) -> dict[str, Any]:
     """Mean, standard deviation (if there are several) and record of each of the weights `found`."""
     runs = []
     for source in found:
@@ -123,7 +124,7 @@ def measure(experiment: str, lines: list[Line]) -> figure.Measured:
         ValueError: no line has weights.
     """
     names = dict.fromkeys(line.name for line in lines)
-    found = {name: sources(experiment, name, Path(_DIRECTORY.value)) for name in names}
+    found = {name: find_weights(experiment, name, Path(_DIRECTORY.value)) for name in names}
     missing = [name for name, weights in found.items() if not weights]
     # whatever is wrong with any of them is said before the first is scored
     firsts = [(line, load_line(line, found[line.name][0])) for line in lines if found[line.name]]

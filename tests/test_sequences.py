@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from experiments.comparison import sources
+from experiments.comparison import find_weights
 from experiments.trained import load_subject
 from nem_jax.pretrained import pretrained_names
 from nem_jax.training.logs import read_records
@@ -125,7 +125,7 @@ def test_runs_that_are_compared_share_their_configuration(runs, tmp_path):
         (tmp_path / f"direct_seed{seed}" / RESULT).write_text(json.dumps(result))
         (tmp_path / f"direct_seed{seed}" / CONFIG).write_text(json.dumps(result["config"]))
     with pytest.raises(ValueError, match=r"the runs of direct in .* must be of one configuration, seeds apart"):
-        sources("flying_mnist", "direct", tmp_path)
+        find_weights("flying_mnist", "direct", tmp_path)
 
 
 def test_three_and_static_digits_are_compared(runs, launch, tmp_path):
@@ -200,8 +200,8 @@ def test_stages_do_not_fix_the_steps_of_an_evaluation():
 
 
 def test_another_experiments_run_of_the_same_name_is_passed_over(runs):
-    assert [source.seed for source in sources("flying_shapes", "rnn_em_3_3", runs)] == [0, 1]
-    assert sources("static_shapes", "rnn_em_3_3", runs) == []
+    assert [source.seed for source in find_weights("flying_shapes", "rnn_em_3_3", runs)] == [0, 1]
+    assert find_weights("static_shapes", "rnn_em_3_3", runs) == []
 
 
 def test_a_model_goes_on_by_itself(runs, launch, tmp_path):

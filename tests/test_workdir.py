@@ -59,6 +59,15 @@ def test_another_configuration_is_refused_by_its_fields(tmp_path):
     refused(tmp_path, other, "another configuration: config.model.num_components is 4 there and 7 here")
 
 
+def test_a_run_resumes_with_less_memory_but_not_with_another_batch(tmp_path):
+    open_workdir(tmp_path, get_config("smoke"))
+    smaller = get_config("smoke")
+    smaller.training.remat, smaller.training.num_microbatches = "all", 4
+    open_workdir(tmp_path, smaller)
+    smaller.training.batch_size = 32
+    refused(tmp_path, smaller, "another configuration: config.training.batch_size is 64 there and 32 here")
+
+
 def test_a_finished_run_is_refused(tmp_path):
     open_workdir(tmp_path, get_config("smoke"))
     write_json(tmp_path / RESULT, {})

@@ -47,8 +47,8 @@ def run(config: ConfigDict, workdir: str, stop_now: bool = False) -> dict[str, A
     """
     path = Path(workdir)
     record = provenance.record()
-    described = (portable(to_json(config)), workdir, stop_now, record["git_revision"], record["versions"])
-    check_alike("configuration, workdir and code", str(described))
+    given = (portable(to_json(config)), config.training.seed_devices, workdir, stop_now)
+    check_alike("configuration, workdir and code", str((given, record["git_revision"], record["versions"])))
     stages = [Training.of(experiment) for experiment in build_stages(config)]
     paths = stage_paths(path, len(stages))
     if stop_now and not has_checkpoint(paths[0]):

@@ -45,8 +45,27 @@ def portable(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def without_seeds(config: dict[str, Any]) -> dict[str, Any]:
-    """What runs that are published together share of their configurations."""
+    """The configuration that a result of several runs is published with."""
     return {**portable(config), "seed": 0, "num_seeds": 1}
+
+
+_HOW_TO_COMPUTE = (
+    "seed_devices", "seed_mapping", "remat", "scan_unroll", "num_microbatches", "log_interval", "figure_interval",
+)  # fmt: skip
+
+
+def comparable(config: dict[str, Any]) -> dict[str, Any]:
+    """What fixes the numbers of a run, up to rounding: without the fields of `training` that say how to compute them.
+
+    A run resumes with others of these, for instance with `remat` after memory was short.
+    """
+    training = {name: value for name, value in config["training"].items() if name not in _HOW_TO_COMPUTE}
+    return {**portable(config), "training": training}
+
+
+def recipe(config: dict[str, Any]) -> dict[str, Any]:
+    """What runs share that are published or compared as one."""
+    return comparable(without_seeds(config))
 
 
 def open_workdir(path: Path, config: ConfigDict, provenance: dict[str, Any]) -> None:
@@ -81,7 +100,7 @@ def check_same(path: Path, config: ConfigDict) -> None:
         present = json.loads((path / CONFIG).read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise WorkdirError(f"{path / CONFIG} is not readable: {error}") from error
-    different = differences(portable(present), portable(to_json(config)))
+    different = differences(comparable(present), comparable(to_json(config)))
     if different:
         raise WorkdirError(f"{path} belongs to a run of another configuration: {'; '.join(different)}")
 
