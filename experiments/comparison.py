@@ -19,7 +19,7 @@ from nem_jax import charts
 from nem_jax.evaluation import mean_std, summarise
 from nem_jax.launch import launch
 from nem_jax.pretrained import pretrained_names
-from nem_jax.training.workdir import CONFIG, RESULT, differences, read_result, recipe, to_json
+from nem_jax.training.workdir import CONFIG, RESULT, differences, read_result, shared_by_seeds, to_json
 
 _DIRECTORY, _MNIST_DIR, _NUM_TEST = define_directory(), define_mnist_dir(), define_num_test()
 
@@ -80,34 +80,34 @@ def find_weights(experiment: str, name: str, directory: Path) -> list[TrainedWei
             raise ValueError(f"{path} holds weights of {trained['name']}, not of {name}")
         result = read_result(path)
         named = importlib.import_module(f"experiments.{experiment}.config").get_config(name)
-        changes = tuple(differences(recipe(to_json(named)), recipe(result["config"])))
+        changes = tuple(differences(shared_by_seeds(to_json(named)), shared_by_seeds(result["config"])))
         for run in result["runs"]:
             found.append(TrainedWeights(str(path), {key: run[key] for key in TRAINING if key in run}, changes))
-    if len({source.changes for source in found}) > 1:
+    if len({weights.changes for weights in found}) > 1:
         raise ValueError(f"the runs of {name} in {directory} must be of one configuration, seeds apart")
-    seeds = [source.seed for source in found]
+    seeds = [weights.seed for weights in found]
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"the runs of {name} in {directory} must hold different seeds, got {seeds}")
     packaged = f"{experiment}_{name}"
     return found or [TrainedWeights(packaged, {})] * (packaged in pretrained_names())
 
 
-def load_line(line: Line, source: TrainedWeights) -> Subject:
+def load_line(line: Line, weights: TrainedWeights) -> Subject:
     """The first of a line's weights, on its test."""
     asked = {"data.mnist_dir": _MNIST_DIR.value, "data.num_test": _NUM_TEST.value}
-    return load_subject(source.path, {**asked, **line.fields}, seed=source.seed)
+    return load_subject(weights.path, {**asked, **line.fields}, seed=weights.seed)
 
 
 def score_line(line: Line, first: Subject, found: list[TrainedWeights]) -> dict[str, Any]:
     """Mean, standard deviation (if there are several) and record of each of the weights `found`."""
     runs = []
-    for source in found:
-        subject = first if source is found[0] else with_weights(first, source.path, source.seed)
+    for weights in found:
+        subject = first if weights is found[0] else with_weights(first, weights.path, weights.seed)
         scores = summarise(evaluate_subject(subject))
-        print(f"{line.group}, {line.series}: {line.score} {scores[line.score]:.4f} ({source.path})")
-        for change in source.changes:
+        print(f"{line.group}, {line.series}: {line.score} {scores[line.score]:.4f} ({weights.path})")
+        for change in weights.changes:
             print(f"  not as its name says: {change}")
-        runs.append({**describe_subject(subject), **source.training, "changes": source.changes, "scores": scores})
+        runs.append({**describe_subject(subject), **weights.training, "changes": weights.changes, "scores": scores})
     mean, std = mean_std([run["scores"] for run in runs])
     ours = {
         "mean": mean[line.score],

@@ -4,6 +4,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from nem_jax import hosts
+from nem_jax.config.checks import value
 from nem_jax.launch import launch
 from nem_jax.training.run import run
 
@@ -27,8 +28,8 @@ def main(experiment: str) -> None:
 
 def _main(experiment: str) -> None:
     config = _CONFIG.value
-    if config.experiment != experiment:
-        raise ValueError(f"--config is one of {config.experiment}: run it by experiments.{config.experiment}.run")
+    if value(config, "experiment") != experiment:
+        raise ValueError(f"--config is one of {config.experiment}, and this is experiments.{experiment}.run")
     _connect()
     with hosts.ending_together():
         run(config, _WORKDIR.value, _STOP_NOW.value)

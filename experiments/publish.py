@@ -25,7 +25,7 @@ from nem_jax.launch import launch
 from nem_jax.pretrained import DIRECTORY
 from nem_jax.training.logs import read_records
 from nem_jax.training.stages import stage_paths
-from nem_jax.training.workdir import OVERVIEW, WEIGHTS, read_result, recipe, to_json, without_seeds, write_json
+from nem_jax.training.workdir import OVERVIEW, WEIGHTS, read_result, shared_by_seeds, to_json, without_seeds, write_json
 from nem_jax.types import Params
 from nem_jax.weights import read_weights, weights_sha256, write_weights
 
@@ -40,7 +40,7 @@ def aggregate(results: list[dict[str, Any]], paper: dict[str, Any]) -> dict[str,
     """One record of results that differ in their seeds: metrics as mean, std (population) and per seed."""
     first = results[0]
     for result in results:
-        if recipe(result["config"]) != recipe(first["config"]):
+        if shared_by_seeds(result["config"]) != shared_by_seeds(first["config"]):
             raise ValueError("workdirs must hold runs of one configuration, seeds apart")
     runs = [run for result in results for run in result["runs"]]
     seeds = [run["seed"] for run in runs]
@@ -133,7 +133,7 @@ def publish(
     results = [read_result(path) for path in workdirs]
     experiment, name = results[0]["config"]["experiment"], results[0]["config"]["name"]
     module = importlib.import_module(f"experiments.{experiment}.config")
-    if recipe(results[0]["config"]) != recipe(to_json(module.get_config(name))):
+    if shared_by_seeds(results[0]["config"]) != shared_by_seeds(to_json(module.get_config(name))):
         raise ValueError(f"workdir {workdirs[0]} differs from the configuration {name!r} whose name it bears")
     record = aggregate(results, module.PAPER.get(name, {}))
     target = root / experiment / "results"

@@ -232,7 +232,8 @@ def segmentation_scores(gamma: Float[Array, "K H W 1"], groups: Int[Array, "H W 
     """All scores of the responsibilities of one image, over the pixels with exactly one object (groups > 0).
 
     Args:
-        gamma: responsibilities; each pixel is labelled argmax_k, the first of equals. All scores of NaN are NaN.
+        gamma: responsibilities; each pixel is labelled argmax_k, the first of equals. NaN at a scored pixel makes all
+            scores NaN.
         groups: true segmentation, 0 where ignored (`Example.groups`).
         num_groups: the largest value of `groups`. A larger one in the data makes the indices NaN.
     """
@@ -241,7 +242,7 @@ def segmentation_scores(gamma: Float[Array, "K H W 1"], groups: Int[Array, "H W 
     scored = groups[..., 0] > 0
     table = contingency(groups[..., 0], labels, scored, num_groups, gamma.shape[0])
     info = information(table)
-    is_known = _is_complete(table, scored) & ~jnp.any(jnp.isnan(gamma))
+    is_known = _is_complete(table, scored) & ~jnp.any(jnp.isnan(gamma[..., 0]) & scored[None])
     return Scores(
         ami_max=jnp.where(is_known, _adjusted(info, "max"), jnp.nan),
         ami_arithmetic=jnp.where(is_known, _adjusted(info, "arithmetic"), jnp.nan),

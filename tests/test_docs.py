@@ -27,7 +27,10 @@ def test_every_module_configuration_and_file_named_exists(document):
     modules = set(re.findall(r"python -m ((?:experiments|nem_jax)[\w.]*)", text))
     assert modules
     for module in modules:
-        assert importlib.util.find_spec(module), module  # not imported: their flags would collide
+        spec = importlib.util.find_spec(module)  # not imported: their flags would collide
+        assert spec, module
+        source = Path(spec.origin).with_name("__main__.py") if spec.submodule_search_locations else Path(spec.origin)
+        assert 'if __name__ == "__main__":' in source.read_text(), module
     for path, name in re.findall(r"--config=(experiments/\w+/config\.py):(\w+)", text):
         importlib.import_module(path.removesuffix(".py").replace("/", ".")).get_config(name)
     for link in re.findall(r"(?:\]\(|<img src=\")([\w./]+)[)\"]", text):

@@ -19,7 +19,7 @@ from nem_jax.networks.cells import RNNEMCell
 from nem_jax.networks.conv_cell import ConvRNNEMCell
 from nem_jax.unroll import unroll
 
-pytestmark = pytest.mark.strict_dtypes
+pytestmark = pytest.mark.strict_dtypes  # not compiled quickly: the goldens hold for the program that users run
 
 TOLERANCE = 1e-5
 FOLDER = Path(__file__).parent / "golden"

@@ -100,7 +100,7 @@ def test_bad_flags_are_one_sentence_and_leave_nothing(launch, tmp_path, argument
 
 def test_another_experiments_configuration_is_refused(launch, tmp_path, assert_one_sentence):
     done = train(launch, tmp_path / "run", config="experiments/flying_shapes/config.py:smoke")
-    assert_one_sentence(done, "--config is one of flying_shapes: run it by experiments.flying_shapes.run")
+    assert_one_sentence(done, "--config is one of flying_shapes, and this is experiments.static_shapes.run")
     assert not (tmp_path / "run").exists()
 
 

@@ -192,6 +192,17 @@ def test_the_likeliest_of_several_draws_is_kept(params, x):
     np.testing.assert_allclose(one.psi, infer(NEM, params, KEY, x).psi, rtol=1e-5)
 
 
+def test_a_draw_that_is_no_number_is_not_the_likeliest(params, x):
+    """Its cost is NaN, which `argmin` takes for the least."""
+    half = lambda key, x: jnp.where(jax.random.bernoulli(key), x, jnp.nan)  # noqa: E731
+    nem = dataclasses.replace(CLEAN, corrupt=half, num_draws=6)
+    draws = jax.vmap(lambda key: model.infer(nem, params, key, x)[0].psi)(jax.random.split(KEY, 6))
+    unknown = np.isnan(draws).any(axis=(1, 2, 3, 4, 5))
+    assert unknown.any()
+    assert not unknown.all()
+    assert np.all(np.isfinite(model.infer_likeliest(nem, params, KEY, x)[0].psi))
+
+
 def test_a_vmapped_batch_equals_single_calls_and_has_its_own_draws(params, x):
     keys = jax.random.split(KEY, 3)
     batch = jax.jit(jax.vmap(functools.partial(model.example_loss, NEM), in_axes=(None, 0, None)))(params, keys, x)

@@ -119,12 +119,12 @@ def growth(config: ConfigDict, vary: dict[str, tuple[str, list[int]]], report: C
     """
     found: dict[str, Any] = {}
     for label, (field, values) in vary.items():
-        found[label] = {"values": values, "ms": [], "megabytes": []}
+        found[label] = {"values": values, "min_ms": [], "megabytes": []}
         for value in values:
             varied = config.copy_and_resolve_references()
             set_value(varied, field, value)
             step = training_step(varied)
             report(f"{label} = {value}: {step['min_ms']:.1f} ms, {step['megabytes']:.0f} MB")
-            found[label]["ms"].append(step["min_ms"])
-            found[label]["megabytes"].append(step["megabytes"])
+            for name in ("min_ms", "megabytes"):
+                found[label][name].append(step[name])
     return found

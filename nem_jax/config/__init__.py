@@ -36,7 +36,7 @@ class TrainingOptions:
     seed_mapping: str | None
     """How several seeds are one program, one of `SEED_MAPPINGS`; None: as is faster on the device."""
     seed_devices: int | None
-    """Devices between which the seeds are shared out; None: as many as divide both."""
+    """Devices along the mesh's axis of seeds; None: the greatest common divisor of both numbers."""
 
 
 @dataclass(frozen=True)

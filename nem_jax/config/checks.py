@@ -17,8 +17,15 @@ def value(config: ConfigDict, field: str) -> Any:
 
 
 def set_value(config: ConfigDict, field: str, new: Any) -> None:
-    """Set a dotted name; one that the configuration lacks is a KeyError, another type a TypeError."""
+    """Set a dotted name.
+
+    Raises:
+        KeyError: the configuration lacks it.
+        TypeError: what it holds is of another type.
+    """
     section, name = field.split(".")
+    if name not in config[section]:
+        raise KeyError(field)
     config[section][name] = new
 
 

@@ -73,7 +73,8 @@ class ConvRNNEMCell(nn.Module):
             )
         x = normalised(residual) if self.normalise_input else residual
         encoded, shape = self._encode(x)
-        # Of an image of zeros the layer norms multiply slopes by 1e6 each, until the gradient's norm overflows.
+        # Of an image of zeros the layer norms multiply slopes by 1e6 each, until the gradient's norm overflows: such an
+        # image teaches the encoder nothing.
         encoded = jnp.where(jnp.any(x != 0), encoded, jax.lax.stop_gradient(encoded))
         linear = dense(self.hidden_size, name="rnn")(jnp.concatenate([encoded, theta]))
         output = nn.sigmoid(unit_norm(name="rnn_norm")(linear))

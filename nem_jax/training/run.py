@@ -17,12 +17,12 @@ from nem_jax.training.seeds import take_seed
 from nem_jax.training.stages import has_checkpoint, initial_params, stage_paths
 from nem_jax.training.state import TrainState, make_keys
 from nem_jax.training.workdir import (
-    CONFIG,
     OVERVIEW,
     RESULT,
     WEIGHTS,
     add_start,
     check_same,
+    check_usable,
     locked,
     open_workdir,
     portable,
@@ -75,11 +75,12 @@ def check_startable(config: ConfigDict, workdir: Path) -> None:
     """`run_unless_finished` would begin, resume or read this run.
 
     Raises:
-        ValueError: the configuration is bad, or `workdir` holds a run of another.
+        ValueError: the configuration is bad, or `workdir` holds anything else, or a result that cannot be read.
     """
     build_stages(config)
-    if (workdir / CONFIG).exists():
-        check_same(workdir, config)
+    check_usable(workdir, config)
+    if (workdir / RESULT).exists():
+        read_result(workdir)
 
 
 def run_unless_finished(config: ConfigDict, workdir: Path) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """The directory of one run: who may write to it, and how its files survive a kill.
 
 A run owns its directory: provenance.json and config.json are written first, result.json last. The same configuration
-resumes an unfinished run, which only one process may do at a time, and provenance.json gains a record if that happens
-with other code, on another machine or by another command; everything else is refused before anything is written.
+(`comparable`) resumes an unfinished run, which only one process may do at a time, and provenance.json gains a record if
+that happens with other code, on another machine or by another command; everything else is refused before anything is
+written. result.json has the configuration of the last start.
 """
 
 import contextlib
@@ -49,9 +50,7 @@ def without_seeds(config: dict[str, Any]) -> dict[str, Any]:
     return {**portable(config), "seed": 0, "num_seeds": 1}
 
 
-_HOW_TO_COMPUTE = (
-    "seed_devices", "seed_mapping", "remat", "scan_unroll", "num_microbatches", "log_interval", "figure_interval",
-)  # fmt: skip
+_HOW_TO_COMPUTE = ("seed_mapping", "remat", "scan_unroll", "num_microbatches", "log_interval", "figure_interval")
 
 
 def comparable(config: dict[str, Any]) -> dict[str, Any]:
@@ -59,12 +58,12 @@ def comparable(config: dict[str, Any]) -> dict[str, Any]:
 
     A run resumes with others of these, for instance with `remat` after memory was short.
     """
-    training = {name: value for name, value in config["training"].items() if name not in _HOW_TO_COMPUTE}
-    return {**portable(config), "training": training}
+    kept = portable(config)
+    return {**kept, "training": {name: new for name, new in kept["training"].items() if name not in _HOW_TO_COMPUTE}}
 
 
-def recipe(config: dict[str, Any]) -> dict[str, Any]:
-    """What runs share that are published or compared as one."""
+def shared_by_seeds(config: dict[str, Any]) -> dict[str, Any]:
+    """What runs have in common that are published or compared as one."""
     return comparable(without_seeds(config))
 
 
@@ -75,19 +74,28 @@ def open_workdir(path: Path, config: ConfigDict, provenance: dict[str, Any]) -> 
         WorkdirError: it holds a finished run, a run of another configuration, anything that is no run, or it
             cannot be written.
     """
-    config_file = path / CONFIG
-    if config_file.exists():
-        check_same(path, config)
+    check_usable(path, config)
+    if (path / CONFIG).exists():
         _check_unfinished(path)
         return
-    if path.exists() and (not path.is_dir() or any(f.name not in _BEFORE_CONFIG for f in path.iterdir())):
-        raise WorkdirError(f"{path} exists and holds no run: choose a new or empty workdir")
     try:
         path.mkdir(parents=True, exist_ok=True)
         write_json(path / PROVENANCE, [provenance])
-        write_json(config_file, to_json(config))
+        write_json(path / CONFIG, to_json(config))
     except OSError as error:
         raise WorkdirError(f"workdir {path} cannot be written: {error.strerror}") from error
+
+
+def check_usable(path: Path, config: ConfigDict) -> None:
+    """`path` is new or empty, or holds a run of `config`, finished or not.
+
+    Raises:
+        WorkdirError: it does not.
+    """
+    if (path / CONFIG).exists():
+        check_same(path, config)
+    elif path.exists() and (not path.is_dir() or any(f.name not in _BEFORE_CONFIG for f in path.iterdir())):
+        raise WorkdirError(f"{path} exists and holds no run: choose a new or empty workdir")
 
 
 def check_same(path: Path, config: ConfigDict) -> None:
