@@ -48,7 +48,9 @@ def git_revision() -> str:
 def command() -> str:
     """The command line that started this process, with `python -m` in front of a module."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    program = f"python -m {spec.name}" if spec is not None else f"python {Path(sys.argv[0]).name}"
+    program = (
+        f"python -m {spec.name.removesuffix('.__main__')}" if spec is not None else f"python {Path(sys.argv[0]).name}"
+    )
     return f"{program} {shlex.join(sys.argv[1:])}"
 
 
