@@ -17,8 +17,10 @@ of their time in libraries, and were as fast."""
 
 
 class Jit:
-    """`jax.jit(function, **options)`, made at the first call: to ask earlier which backend
-    there is would start it, before several processes are connected."""
+    """`jax.jit(function, **options)`, made at the first call.
+
+    To ask earlier which backend there is would start it, before several processes are connected.
+    """
 
     def __init__(self, function: Callable[..., Any], **options: Any):
         functools.update_wrapper(self, function)
