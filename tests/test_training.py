@@ -176,7 +176,10 @@ def test_a_run_that_began_with_other_weights_resumes_without_them(finished, tmp_
         run(config, str(tmp_path / "run"))
     monkeypatch.undo()
     shutil.rmtree(source)
-    assert run(config, str(tmp_path / "run"))["runs"][0]["epochs"] == 2
+    result = run(config, str(tmp_path / "run"))
+    assert result["runs"][0]["epochs"] == 2
+    begun_with = weights_sha256(read_weights(finished[0] / WEIGHTS))
+    assert result["initial_weights"] == {"source": str(source), "weights_sha256": begun_with}
     assert read_records(tmp_path / "run")[0]["valid_total"] < read_records(finished[0])[0]["valid_total"]
 
 

@@ -1,6 +1,7 @@
 """One run from its configuration to its result.json: what every launcher calls."""
 
 import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from nem_jax.training.seeds import take_seed
 from nem_jax.training.stages import has_checkpoint, initial_params, stage_paths
 from nem_jax.training.state import TrainState, make_keys
 from nem_jax.training.workdir import (
+    INITIAL_WEIGHTS,
     OVERVIEW,
     RESULT,
     WEIGHTS,
@@ -57,6 +59,8 @@ def run(config: ConfigDict, workdir: str, stop_now: bool = False) -> dict[str, A
     with contextlib.ExitStack() as held:
         on_main(lambda: _own(path, config, record, held))
         together(lambda: check_same(path, config))  # they all see the directory
+        if params is not None:
+            on_main(lambda: _record_initial(path, stages[0].experiment.init_from, params))
         states: list[TrainState] = []
         for training, stage_path in zip(stages, paths, strict=True):
             if stop_now and not has_checkpoint(stage_path):
@@ -95,6 +99,11 @@ def _own(path: Path, config: ConfigDict, record: dict[str, Any], held: contextli
     add_start(path, record)
 
 
+def _record_initial(path: Path, source: str | None, params: Params) -> None:
+    """Say which weights all seeds start from: what bears their name may change."""
+    write_json(path / INITIAL_WEIGHTS, {"source": source, "weights_sha256": weights_sha256(take_seed(params, 0))})
+
+
 def draw_key(seed: int, draw: int) -> PRNGKey:
     """The key of the test's draw number `draw`; published scores and pictures are of draw 0."""
     return jax.random.fold_in(make_keys(seed).test, draw)
@@ -120,12 +129,14 @@ def _finish(
     plots.overview(*shown).savefig(path / OVERVIEW)
     np.savez_compressed((path / OVERVIEW).with_suffix(".npz"), **shown._asdict())
     write_weights(path / WEIGHTS, params)
+    initial = path / INITIAL_WEIGHTS
     mean, std = mean_std([run["scores"] for run in runs])
     result = {
         "config": to_json(config),
         "protocol": describe_protocol(experiment.model, dataset, "test", experiment.noise, gamma_draws=1),
         "scores": {name: {"mean": mean[name], "std": std[name]} for name in mean},
         "runs": runs,
+        **({"initial_weights": json.loads(initial.read_text())} if initial.exists() else {}),
         **read_provenance(path),
     }
     write_json(path / RESULT, result)

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 CONFIG, PROVENANCE, RESULT, LOCK = "config.json", "provenance.json", "result.json", "lock"
 WEIGHTS, OVERVIEW = "weights.safetensors", "overview.png"
+INITIAL_WEIGHTS = "initial_weights.json"
 
 
 _BEFORE_CONFIG = {PROVENANCE, f".{PROVENANCE}.tmp", f".{CONFIG}.tmp"}
