@@ -2,9 +2,10 @@
 
     python -m experiments.publish --workdirs=runs/rnn_em_seed0,runs/rnn_em_seed1
 
-The runs must differ in their seeds alone. Writes experiments/<experiment>/results/<name>.json, .png and .npz (the
-picture's arrays), the weights of the seed with the best validation loss as
-nem_jax/pretrained/<experiment>_<name>.safetensors, and the table in experiments/README.md.
+The runs must differ in their seeds alone; one may go on from the weights that are published under its own name
+(`--config.training.init_from=static_shapes_rnn_em`), and their training is then on record too. Writes
+experiments/<experiment>/results/<name>.json, .png and .npz (the picture's arrays), the weights of the seed with the
+best validation loss as nem_jax/pretrained/<experiment>_<name>.safetensors, and the table in experiments/README.md.
 """
 
 import importlib
@@ -99,6 +100,48 @@ def package(workdir: Path, mnist_dir: str | None = None) -> tuple[Params, float 
     return half if abs(after - before) < MAX_AMI_CHANGE else params, after - before
 
 
+EARLIER = ("seeds", "epochs", "best_epoch", "git_revision", "command", "hardware", "learning_curves", "weights_sha256")
+"""What a result keeps of the published one with whose weights its run began."""
+
+
+def earlier_training(result: dict[str, Any], file: Path) -> list[dict[str, Any]]:
+    """How the weights came about with which a run began, if they were published under its own name in `file`.
+
+    Raises:
+        ValueError: the weights of that name are not, or are no longer, those that the run began with.
+    """
+    if not _goes_on(result["config"]):
+        return []
+    if len(result["runs"]) > 1:
+        raise ValueError("a run that goes on from published weights must be of one seed to be published")
+    trained: list[dict[str, Any]] = []
+    if file.exists():
+        published = json.loads(file.read_text())
+        trained = [*published.get("earlier_training", []), {name: published[name] for name in EARLIER}]
+    hashes = [one["weights_sha256"] for one in trained]
+    begun_with = result["initial_weights"]["weights_sha256"]
+    if begun_with not in hashes:
+        raise ValueError(f"the run began with other weights than {file} tells of")
+    return trained[: hashes.index(begun_with) + 1]
+
+
+def _goes_on(config: dict[str, Any]) -> bool:
+    return config["training"]["init_from"] == weights_name(config["experiment"], config["name"])
+
+
+def _as_named(result: dict[str, Any]) -> dict[str, Any]:
+    """The result of a run that goes on from its own published weights as one of the named configuration."""
+    config = result["config"]
+    if not _goes_on(config):
+        return result
+    return {**result, "config": {**config, "training": {**config["training"], "init_from": None}}}
+
+
+def weights_name(experiment: str, name: str) -> str:
+    """What `load_pretrained` calls a configuration's published weights."""
+    return f"{experiment}_{name}"
+
+
 def best_run(result: dict[str, Any]) -> dict[str, Any]:
     """The seed of a result with the lowest validation loss: the one whose weights the result's directory holds."""
     return min(result["runs"], key=lambda run: run["best_valid_loss"])
@@ -130,8 +173,13 @@ def publish(
     Raises ValueError if a run is not finished, if its configuration is not the one its name says, or if a result
     of more seeds is there already.
     """
-    results = [read_result(path) for path in workdirs]
-    experiment, name = results[0]["config"]["experiment"], results[0]["config"]["name"]
+    read = [read_result(path) for path in workdirs]
+    experiment, name = read[0]["config"]["experiment"], read[0]["config"]["name"]
+    file = result_file(experiment, name, root)
+    earlier = [earlier_training(result, file) for result in read]
+    if any(earlier) and len(read) > 1:
+        raise ValueError("a run that goes on from published weights is published alone: name one workdir")
+    results = [_as_named(result) for result in read]
     module = importlib.import_module(f"experiments.{experiment}.config")
     if shared_by_seeds(results[0]["config"]) != shared_by_seeds(to_json(module.get_config(name))):
         raise ValueError(f"workdir {workdirs[0]} differs from the configuration {name!r} whose name it bears")
@@ -139,21 +187,23 @@ def publish(
     target = root / experiment / "results"
     target.mkdir(parents=True, exist_ok=True)
     weights.mkdir(exist_ok=True)
-    file = result_file(experiment, name, root)
     check_seeds(file, len(record["seeds"]))
     best, result = min(zip(workdirs, results, strict=True), key=lambda pair: best_run(pair[1])["best_valid_loss"])
     num_stages = max(1, len(record["config"]["stages"]))
     record["learning_curves"] = [curve for path in workdirs for curve in learning_curves(path, num_stages)]
     packaged, change = package(best, mnist_dir)
+    if earlier[0]:
+        record["earlier_training"] = earlier[0]
     record["weights_sha256"], record["ami_change_by_float16"] = weights_sha256(packaged), change
     arrays = (best / OVERVIEW).with_suffix(".npz")
     shutil.copyfile(arrays, target / f"{name}.npz")
     shutil.copyfile(best / OVERVIEW, target / f"{name}.png")
-    write_weights(weights / f"{experiment}_{name}.safetensors", packaged)
+    packaged_name = weights_name(experiment, name)
+    write_weights(weights / f"{packaged_name}.safetensors", packaged)
     own = {**without_seeds(result["config"]), "seed": best_run(result)["seed"]}
-    write_json(weights / f"{experiment}_{name}.json", own)
+    write_json(weights / f"{packaged_name}.json", own)
     write_json(file, record)
-    print(f"published {file} and {experiment}_{name}.safetensors")
+    print(f"published {file} and {packaged_name}.safetensors")
 
 
 def publish_named(workdirs: list[str], mnist_dir: str | None) -> None:

@@ -17,7 +17,7 @@ from nem_jax.config import build_experiment
 from nem_jax.evaluation import evaluate
 from nem_jax.pretrained import DIRECTORY, load_pretrained, pretrained_names
 from nem_jax.training.run import run
-from nem_jax.training.workdir import RESULT, to_json, without_seeds, write_json
+from nem_jax.training.workdir import RESULT, WEIGHTS, to_json, without_seeds, write_json
 from nem_jax.weights import read_weights, weights_sha256, write_weights
 
 pytestmark = pytest.mark.compiled_quickly
@@ -107,6 +107,34 @@ def test_runs_are_published_and_fewer_seeds_do_not_replace_more(two_runs, tmp_pa
     with pytest.raises(ValueError, match="has more seeds than the 1 given"):
         publish.publish(two_runs[:1], root=tmp_path, weights=tmp_path / "pretrained")
     assert json.loads(file.read_text()) == record
+
+
+def test_a_run_that_goes_on_from_its_published_weights_keeps_their_training_on_record(two_runs, tmp_path):
+    places = {"root": tmp_path, "weights": tmp_path / "pretrained"}
+    file = tmp_path / "static_shapes" / "results" / "smoke.json"
+    further = shutil.copytree(two_runs[1], tmp_path / "further")
+    result = json.loads((further / RESULT).read_text())
+    result["config"]["training"]["init_from"] = "static_shapes_smoke"
+    result["initial_weights"] = {"weights_sha256": weights_sha256(read_weights(two_runs[0] / WEIGHTS))}
+    write_json(further / RESULT, result)
+    with pytest.raises(ValueError, match="began with other weights than"):
+        publish.publish([further], **places)
+    publish.publish(two_runs[:1], **places)
+    before = json.loads(file.read_text())
+    with pytest.raises(ValueError, match="is published alone"):
+        publish.publish([further, two_runs[1]], **places)
+    for _ in range(2):  # again, after it trained on: nothing is counted twice
+        publish.publish([further], **places)
+        record = json.loads(file.read_text())
+        (earlier,) = record["earlier_training"]
+        assert earlier == {name: before[name] for name in publish.EARLIER}
+        assert record["config"] == before["config"]
+        assert record["weights_sha256"] == weights_sha256(read_weights(two_runs[1] / WEIGHTS))
+    row = table.render([record], ["smoke.json"]).splitlines()[-1]
+    assert f"| {before['best_epoch'][0]} + {record['epochs'][0]} |" in row
+    write_json(further / RESULT, {**result, "runs": result["runs"] * 2})
+    with pytest.raises(ValueError, match="must be of one seed"):
+        publish.publish([further], **places)
 
 
 def test_large_weights_are_rounded_unless_that_moves_the_score(two_runs, tmp_path, monkeypatch):
