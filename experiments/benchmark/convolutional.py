@@ -10,18 +10,12 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments.benchmark.agreement import largest_difference, one_batch
 from experiments.benchmark.contest import OURS, Contest, Run, build_ours, prepare_torch
-from nem_jax.compilation import Jit
 from nem_jax.config import build_experiment
-from nem_jax.em import init_state
-from nem_jax.model import target_frames, to_frames
-from nem_jax.training.state import make_keys
-from nem_jax.training.step import batch_loss
 
 CONFIGS = {"flying_shapes": "rnn_em_3_3", "flying_mnist": "direct"}
 STEPS_PER_TURN = 3
@@ -118,32 +112,18 @@ def _largest_difference(name: str) -> float:
     import torch
 
     config = paper_config(name, num_steps=4)
-    experiment = build_experiment(config)
-    model, dataset, keys = experiment.model, experiment.load_data(), make_keys(0)
-    params = model.init(keys.init)
-    index = jnp.arange(16)
-    x = jax.jit(jax.vmap(dataset.sample, in_axes=(None, 0)))(dataset.splits["training"].source, index)
-
-    def drawn(key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:  # as `model.infer` draws them
-        noise_key, state_key = jax.random.split(key)
-        x_noisy = model.corrupt(noise_key, to_frames(x, model.num_steps))
-        gamma = init_state(state_key, model.num_components, model.hidden_size, x.shape[1:]).gamma
-        return x_noisy, target_frames(model, x), gamma
-
-    x_noisy, targets, gamma = jax.jit(jax.vmap(drawn))(jax.random.split(keys.train, index.size), x.x)
-    loss_and_grads = Jit(jax.value_and_grad(batch_loss, argnums=1, has_aux=True), static_argnums=0)
-    (loss, _), grads = loss_and_grads(model, params, jax.random.split(keys.train, index.size), x.x)
-
+    batch = one_batch(build_experiment(config), 16)
     torch_model = _torch_model(name)
     side = config.data.image_size // 2 ** len(config.model.features)
-    weights = {key: torch.from_numpy(array.copy()) for key, array in as_torch(params, side).items()}
+    weights = {key: torch.from_numpy(array.copy()) for key, array in as_torch(batch.params, side).items()}
     torch_model.load_state_dict(weights)
-    frames = [torch.from_numpy(np.array(a).transpose(1, 0, 4, 2, 3))[:, :, None] for a in (x_noisy, targets)]
-    torch_gamma = torch.from_numpy(np.array(gamma).transpose(0, 1, 4, 2, 3))
-    torch_loss = torch_model(*frames, torch_gamma, config.model.inter_weight)
-    torch_loss.backward()
+    x_noisy, targets = (
+        torch.from_numpy(np.array(a).transpose(1, 0, 4, 2, 3))[:, :, None] for a in (batch.x_noisy, batch.targets)
+    )
+    gamma = torch.from_numpy(np.array(batch.gamma).transpose(0, 1, 4, 2, 3))
+    loss = torch_model(x_noisy, targets, gamma, config.model.inter_weight)
+    loss.backward()
 
     found = {key: parameter.grad.numpy() for key, parameter in torch_model.named_parameters()}
-    pairs = [(array, found[key]) for key, array in as_torch(grads, side).items()]
-    pairs.append((np.asarray(loss), torch_loss.detach().numpy()))
-    return max(np.max(np.abs(a - b)) / np.max(np.abs(b)) for a, b in pairs)
+    pairs = [(array, found[key]) for key, array in as_torch(batch.grads, side).items()]
+    return largest_difference([*pairs, (np.asarray(batch.loss), loss.detach().numpy())])

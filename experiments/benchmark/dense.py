@@ -8,17 +8,12 @@ import functools
 import math
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from experiments.benchmark.agreement import largest_difference, one_batch
 from experiments.benchmark.contest import OURS, Contest, Run, build_ours, prepare_torch
 from experiments.static_shapes.config import get_config
 from nem_jax.config import Experiment, build_experiment
-from nem_jax.em import init_state
-from nem_jax.model import to_frames
-from nem_jax.training.state import make_keys
-from nem_jax.training.step import batch_loss
 
 STEPS_PER_TURN = 10
 LEARNING_RATE, MEAN_PIXEL = 1e-3, 0.16
@@ -77,33 +72,22 @@ def _largest_difference() -> float:
     import torch
 
     experiment = _experiment()
-    model, dataset, keys = experiment.model, experiment.load_data(), make_keys(0)
-    params = model.init(keys.init)
-    index = jnp.arange(experiment.training.batch_size)
-    examples = jax.jit(jax.vmap(dataset.sample, in_axes=(None, 0)))(dataset.splits["training"].source, index)
-
-    def drawn(key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:  # as `nem_jax.model.infer` draws them
-        noise_key, state_key = jax.random.split(key)
-        x_noisy = model.corrupt(noise_key, to_frames(x, model.num_steps))
-        return x_noisy, init_state(state_key, model.num_components, model.hidden_size, x.shape[1:]).gamma
-
-    x_noisy, gamma = jax.jit(jax.vmap(drawn))(jax.random.split(keys.train, index.size), examples.x)
-    loss_and_grads = jax.jit(jax.value_and_grad(batch_loss, argnums=1, has_aux=True), static_argnums=0)
-    (loss, _), grads = loss_and_grads(model, params, jax.random.split(keys.train, index.size), examples.x)
-
+    batch = one_batch(experiment, experiment.training.batch_size)
     torch_model = _torch_model(experiment)
     layers = {"rnn": torch_model.rnn, "output": torch_model.output}
     with torch.no_grad():
         for name, layer in layers.items():
-            layer.weight.copy_(torch.from_numpy(np.array(params[name]["kernel"]).T))
-            layer.bias.copy_(torch.from_numpy(np.array(params[name]["bias"])))
-    flat_x, flat_noisy, flat_gamma = (
-        torch.from_numpy(np.array(array).reshape(*array.shape[:2], -1)) for array in (examples.x, x_noisy, gamma)
+            layer.weight.copy_(torch.from_numpy(np.array(batch.params[name]["kernel"]).T))
+            layer.bias.copy_(torch.from_numpy(np.array(batch.params[name]["bias"])))
+    x, x_noisy, gamma = (
+        torch.from_numpy(np.array(array).reshape(*array.shape[:2], -1))
+        for array in (batch.targets[:, :1], batch.x_noisy, batch.gamma)
     )
-    torch_loss = torch_model.loss(flat_x, flat_noisy.transpose(0, 1)[:, :, None], flat_gamma)
-    torch_loss.backward()
+    loss = torch_model.loss(x, x_noisy.transpose(0, 1)[:, :, None], gamma)
+    loss.backward()
 
-    pairs = [(loss, torch_loss.detach())]
+    pairs = [(np.asarray(batch.loss), loss.detach().numpy())]
     for name, layer in layers.items():
-        pairs += [(grads[name]["kernel"].T, layer.weight.grad), (grads[name]["bias"], layer.bias.grad)]
-    return max(np.max(np.abs(np.array(a) - b.numpy())) / np.max(np.abs(b.numpy())) for a, b in pairs)
+        ours = batch.grads[name]
+        pairs += [(ours["kernel"].T, layer.weight.grad.numpy()), (ours["bias"], layer.bias.grad.numpy())]
+    return largest_difference(pairs)

@@ -1,0 +1,54 @@
+"""Do ours and PyTorch's program train the same? One batch for both, and how far their losses and gradients differ."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from nem_jax.compilation import Jit
+from nem_jax.config import Experiment
+from nem_jax.em import init_state
+from nem_jax.model import target_frames, to_frames
+from nem_jax.training.state import make_keys
+from nem_jax.training.step import batch_loss
+from nem_jax.types import Params
+
+
+class OneBatch(NamedTuple):
+    """All that is random in a step, and our loss and gradients of it."""
+
+    params: Params
+    x_noisy: Float[Array, "B T H W C"]
+    targets: Float[Array, "B T H W C"]
+    gamma: Float[Array, "B K H W 1"]
+    """Initial."""
+    loss: Float[Array, ""]
+    grads: Params
+
+
+def one_batch(experiment: Experiment, num_examples: int) -> OneBatch:
+    """The first training examples, with the weights, noise and gamma that `batch_loss` draws for seed 0."""
+    model, dataset, keys = experiment.model, experiment.load_data(), make_keys(0)
+    params = model.init(keys.init)
+    index = jnp.arange(num_examples)
+    x = jax.jit(jax.vmap(dataset.sample, in_axes=(None, 0)))(dataset.splits["training"].source, index).x
+
+    def drawn(key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:  # as `model.infer` draws them
+        noise_key, state_key = jax.random.split(key)
+        x_noisy = model.corrupt(noise_key, to_frames(x, model.num_steps))
+        gamma = init_state(state_key, model.num_components, model.hidden_size, x.shape[1:]).gamma
+        return x_noisy, target_frames(model, x), gamma
+
+    example_keys = jax.random.split(keys.train, num_examples)
+    loss_and_grads = Jit(jax.value_and_grad(batch_loss, argnums=1, has_aux=True), static_argnums=0)
+    (loss, _), grads = loss_and_grads(model, params, example_keys, x)
+    x_noisy, targets, gamma = jax.jit(jax.vmap(drawn))(example_keys, x)
+    return OneBatch(params, x_noisy, targets, gamma, loss, grads)
+
+
+def largest_difference(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
+    """Over pairs of arrays (ours, theirs): the largest |difference| relative to the largest entry of theirs."""
+    return max(float(np.max(np.abs(a - b)) / np.max(np.abs(b))) for a, b in pairs)
