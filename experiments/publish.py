@@ -19,6 +19,7 @@ import numpy as np
 from absl import flags
 
 from experiments import table
+from experiments.lineage import as_named, earlier_training, weights_name
 from experiments.shared_flags import define_mnist_dir
 from experiments.trained import evaluate_subject, load_subject
 from nem_jax.evaluation import mean_std, summarise
@@ -100,48 +101,6 @@ def package(workdir: Path, mnist_dir: str | None = None) -> tuple[Params, float 
     return half if abs(after - before) < MAX_AMI_CHANGE else params, after - before
 
 
-EARLIER = ("seeds", "epochs", "best_epoch", "git_revision", "command", "hardware", "learning_curves", "weights_sha256")
-"""What a result keeps of the published one with whose weights its run began."""
-
-
-def earlier_training(result: dict[str, Any], file: Path) -> list[dict[str, Any]]:
-    """How the weights came about with which a run began, if they were published under its own name in `file`.
-
-    Raises:
-        ValueError: the weights of that name are not, or are no longer, those that the run began with.
-    """
-    if not _goes_on(result["config"]):
-        return []
-    if len(result["runs"]) > 1:
-        raise ValueError("a run that goes on from published weights must be of one seed to be published")
-    trained: list[dict[str, Any]] = []
-    if file.exists():
-        published = json.loads(file.read_text())
-        trained = [*published.get("earlier_training", []), {name: published[name] for name in EARLIER}]
-    hashes = [one["weights_sha256"] for one in trained]
-    begun_with = result["initial_weights"]["weights_sha256"]
-    if begun_with not in hashes:
-        raise ValueError(f"the run began with other weights than {file} tells of")
-    return trained[: hashes.index(begun_with) + 1]
-
-
-def _goes_on(config: dict[str, Any]) -> bool:
-    return config["training"]["init_from"] == weights_name(config["experiment"], config["name"])
-
-
-def _as_named(result: dict[str, Any]) -> dict[str, Any]:
-    """The result of a run that goes on from its own published weights as one of the named configuration."""
-    config = result["config"]
-    if not _goes_on(config):
-        return result
-    return {**result, "config": {**config, "training": {**config["training"], "init_from": None}}}
-
-
-def weights_name(experiment: str, name: str) -> str:
-    """What `load_pretrained` calls a configuration's published weights."""
-    return f"{experiment}_{name}"
-
-
 def best_run(result: dict[str, Any]) -> dict[str, Any]:
     """The seed of a result with the lowest validation loss: the one whose weights the result's directory holds."""
     return min(result["runs"], key=lambda run: run["best_valid_loss"])
@@ -162,16 +121,12 @@ def check_seeds(file: Path, seeds: int) -> None:
         raise ValueError(f"{file} has more seeds than the {seeds} given: remove it first to replace it")
 
 
-def publish(
-    workdirs: list[Path],
-    root: Path = Path(__file__).parent,
-    weights: Path = DIRECTORY,
-    mnist_dir: str | None = None,
-) -> None:
-    """Publish finished runs of one named configuration under `root`, their best weights in `weights`; see `package`.
+def gather(workdirs: list[Path], root: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The results of finished runs of one named configuration, and the record that they make under `root`.
 
-    Raises ValueError if a run is not finished, if its configuration is not the one its name says, or if a result
-    of more seeds is there already.
+    Raises:
+        ValueError: a run is not finished, its configuration is not the one its name says, or a result of more seeds
+            is there already.
     """
     read = [read_result(path) for path in workdirs]
     experiment, name = read[0]["config"]["experiment"], read[0]["config"]["name"]
@@ -179,31 +134,38 @@ def publish(
     earlier = [earlier_training(result, file) for result in read]
     if any(earlier) and len(read) > 1:
         raise ValueError("a run that goes on from published weights is published alone: name one workdir")
-    results = [_as_named(result) for result in read]
+    results = [as_named(result) for result in read]
     module = importlib.import_module(f"experiments.{experiment}.config")
     if shared_by_seeds(results[0]["config"]) != shared_by_seeds(to_json(module.get_config(name))):
         raise ValueError(f"workdir {workdirs[0]} differs from the configuration {name!r} whose name it bears")
     record = aggregate(results, module.PAPER.get(name, {}))
-    target = root / experiment / "results"
-    target.mkdir(parents=True, exist_ok=True)
-    weights.mkdir(exist_ok=True)
     check_seeds(file, len(record["seeds"]))
-    best, result = min(zip(workdirs, results, strict=True), key=lambda pair: best_run(pair[1])["best_valid_loss"])
     num_stages = max(1, len(record["config"]["stages"]))
     record["learning_curves"] = [curve for path in workdirs for curve in learning_curves(path, num_stages)]
+    return results, {**record, **({"earlier_training": earlier[0]} if earlier[0] else {})}
+
+
+def publish(
+    workdirs: list[Path],
+    root: Path = Path(__file__).parent,
+    weights: Path = DIRECTORY,
+    mnist_dir: str | None = None,
+) -> None:
+    """Write what `gather` makes of the runs under `root`, and their best weights to `weights`; see `package`."""
+    results, record = gather(workdirs, root)
+    file = result_file(record["experiment"], record["config"]["name"], root)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    weights.mkdir(exist_ok=True)
+    best, result = min(zip(workdirs, results, strict=True), key=lambda pair: best_run(pair[1])["best_valid_loss"])
     packaged, change = package(best, mnist_dir)
-    if earlier[0]:
-        record["earlier_training"] = earlier[0]
     record["weights_sha256"], record["ami_change_by_float16"] = weights_sha256(packaged), change
-    arrays = (best / OVERVIEW).with_suffix(".npz")
-    shutil.copyfile(arrays, target / f"{name}.npz")
-    shutil.copyfile(best / OVERVIEW, target / f"{name}.png")
-    packaged_name = weights_name(experiment, name)
-    write_weights(weights / f"{packaged_name}.safetensors", packaged)
-    own = {**without_seeds(result["config"]), "seed": best_run(result)["seed"]}
-    write_json(weights / f"{packaged_name}.json", own)
+    for suffix in (".npz", ".png"):
+        shutil.copyfile((best / OVERVIEW).with_suffix(suffix), file.with_suffix(suffix))
+    name = weights_name(record["config"])
+    write_weights(weights / f"{name}.safetensors", packaged)
+    write_json(weights / f"{name}.json", {**without_seeds(result["config"]), "seed": best_run(result)["seed"]})
     write_json(file, record)
-    print(f"published {file} and {packaged_name}.safetensors")
+    print(f"published {file} and {name}.safetensors")
 
 
 def publish_named(workdirs: list[str], mnist_dir: str | None) -> None:

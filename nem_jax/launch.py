@@ -36,7 +36,16 @@ def launch(main: Callable[[], object]) -> None:
                 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
             main()
 
+    _list_in_help()
     app.run(guarded, flags_parser=_parse)
+
+
+def _list_in_help() -> None:
+    """absl's --help lists the flags of the main module alone: add those of the modules that it is made of."""
+    for module, defined in flags.FLAGS.flags_by_module_dict().items():
+        if module.partition(".")[0] in ("experiments", __name__.partition(".")[0]):
+            for flag in defined:
+                flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
 
 def _parse(argv: list[str]) -> list[str]:

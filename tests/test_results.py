@@ -6,10 +6,12 @@ import shutil
 from pathlib import Path
 
 import jax
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 from experiments import publish, table
+from experiments.lineage import EARLIER
 from experiments.static_shapes.config import get_config
 from experiments.static_shapes.demo import next_workdir
 from nem_jax import plots
@@ -80,7 +82,9 @@ def test_every_pretrained_name_loads_and_no_other():
 def test_a_picture_is_redrawn_from_its_arrays(file, tmp_path):
     with np.load(file.with_suffix(".npz")) as arrays:
         plots.overview(**arrays).savefig(tmp_path / "again.png")
-    assert (tmp_path / "again.png").stat().st_size == pytest.approx(file.with_suffix(".png").stat().st_size, rel=0.1)
+    again, kept = (plt.imread(path)[..., :3] for path in (tmp_path / "again.png", file.with_suffix(".png")))
+    assert again.shape == kept.shape
+    assert np.mean(np.abs(again - kept)) < 0.01  # versions of matplotlib draw letters a little differently
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +131,7 @@ def test_a_run_that_goes_on_from_its_published_weights_keeps_their_training_on_r
         publish.publish([further], **places)
         record = json.loads(file.read_text())
         (earlier,) = record["earlier_training"]
-        assert earlier == {name: before[name] for name in publish.EARLIER}
+        assert earlier == {name: before[name] for name in EARLIER}
         assert record["config"] == before["config"]
         assert record["weights_sha256"] == weights_sha256(read_weights(two_runs[1] / WEIGHTS))
     row = table.render([record], ["smoke.json"]).splitlines()[-1]
