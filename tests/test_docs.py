@@ -1,16 +1,17 @@
 """What the documents tell people to type works."""
 
-import functools
 import importlib
 import importlib.util
 import re
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import nem_jax
+from experiments.recipe import base_config
+from nem_jax.config.checks import value
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "experiments" / "README.md"]
@@ -55,6 +56,32 @@ def test_the_architecture_names_every_module():
         assert f"{module.name} " in text, module.name
 
 
+def test_every_flag_in_a_command_exists():
+    """By name: what a command does not define, it refuses by itself."""
+    sources = [path.read_text() for top in ("experiments", "nem_jax") for path in (ROOT / top).rglob("*.py")]
+    flags = {name for text in sources for name in re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", text)}
+    fields = set(base_config("any", "any", ("any",)).to_dict(preserve_field_references=False))
+    seen = 0
+    for document in DOCUMENTS:
+        text = document.read_text().replace("\\\n", "")
+        for line in re.findall(r"(?:python -m experiments|\$RUN)([^`|\n]*)", text):
+            for flag, field in re.findall(r" --(?:no)?(\w+)(?:\.([\w.]+))?", line):
+                assert flag in flags, f"--{flag}"
+                assert not field or field.split(".")[0] in fields, field
+                if field:
+                    value(base_config("any", "any", ("any",)), field)
+                seen += 1
+    assert seen > 40
+
+
+def test_every_function_named_exists():
+    named = re.findall(r"`(?:[\w, ]+ = )?(nem_jax(?:\.\w+)+)\(", (ROOT / "README.md").read_text())
+    assert named
+    for name in named:
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), name
+
+
 def run_blocks(names, *beginnings):
     """README's code blocks that contain these, one after the other, as they stand."""
     for beginning in beginnings:
@@ -63,17 +90,10 @@ def run_blocks(names, *beginnings):
 
 
 @pytest.mark.smoke
-def test_the_readmes_own_cell_runs():
-    keys = jax.random.split(jax.random.key(0), 5)
-    shapes = {"encoder": (784, 64), "recurrent": (64, 64), "decoder": (64, 784)}
-    params = {
-        name: 0.05 * jax.random.normal(key, shape) for (name, shape), key in zip(shapes.items(), keys, strict=False)
-    }
-    images = jax.random.bernoulli(keys[3], 0.2, (2, 1, 28, 28, 1)).astype(jnp.float32)
-    x = jnp.tile(images[0], (15, 1, 1, 1))
-    names = {"nem_jax": nem_jax, "functools": functools, "jax": jax, "jnp": jnp, "params": params, "key": keys[4],
-             "x": x, "x_noisy": x, "init": lambda key: params, "keys": keys[:2], "images": images}  # fmt: skip
-    run_blocks(names, "def cell(", "def objective(")
+def test_the_readmes_code_runs():
+    names = {}
+    run_blocks(names, "load_pretrained(", "def cell(", "def objective(")
+    assert names["segmentation"].shape == (28, 28, 1)
     assert names["trajectory"].gamma.shape == (15, 4, 28, 28, 1)
     assert jnp.isfinite(names["loss"].total)
     assert all(jnp.any(grad != 0) for grad in names["grads"].values())
@@ -82,6 +102,15 @@ def test_the_readmes_own_cell_runs():
 def test_the_readmes_trained_weights_group_an_image():
     names = {}
     run_blocks(names, "load_pretrained(")
-    assert names["segmentation"].shape == (28, 28, 1)
     scores = nem_jax.segmentation_scores(names["trajectory"].gamma[-1], names["example"].groups[0], num_groups=3)
     assert scores.ami_max > 0.3
+
+
+def test_the_readmes_own_data_are_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).random((1, 3, 28, 28, 1)).astype(np.float32)
+    groups = (images > 0.5).astype(np.float32)
+    run_blocks({"splits": dict.fromkeys(("training", "validation", "test"), (images, groups))}, "h5py.File(")
+    dataset = nem_jax.load_hdf5(tmp_path / "mine.h5", (3, 2, 1), num_frames=1)
+    example = dataset.sample(dataset.splits["validation"].source, jnp.int32(1))
+    np.testing.assert_array_equal(example.x, images[:, 1])

@@ -1,6 +1,6 @@
 """AMI of 1,000 images of 28x28 with three objects and K = 4: ours, jitted and batched, against scikit-learn.
 
-Run it as `python tests/benchmarks/bench_metrics.py` or `pytest tests/benchmarks/bench_metrics.py -s`.
+Run it as `python tests/benchmarks/bench_metrics.py`, or with the others by `make benchmark`.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""Training steps against PyTorch's: bounds on time and memory, measured in one run. `pytest -m benchmark -s`."""
+"""Training steps against PyTorch's: bounds on time and memory, measured in one run. `make benchmark`."""
 
 from importlib.util import find_spec
 
