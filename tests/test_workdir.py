@@ -1,6 +1,5 @@
 """Workdirs: who may write, and what a kill leaves behind."""
 
-import contextlib
 import json
 import os
 
@@ -9,12 +8,14 @@ import pytest
 from experiments.static_shapes.config import get_config
 from nem_jax import provenance
 from nem_jax.training import logs, workdir
-from nem_jax.training.run import _own
-from nem_jax.training.workdir import CONFIG, PROVENANCE, RESULT, WorkdirError, locked, write_json
+from nem_jax.training.workdir import CONFIG, PROVENANCE, RESULT, WorkdirError, owned, write_json
+
+FIRST, LATER = {"git_revision": "first"}, {"git_revision": "later"}
 
 
-def open_workdir(path, config):
-    workdir.open_workdir(path, config, {"git_revision": "first"})
+def open_workdir(path, config, provenance=FIRST):
+    with owned(path, config, provenance):
+        pass
 
 
 def contents(path):
@@ -36,11 +37,10 @@ def test_the_same_configuration_resumes_and_changes_nothing(tmp_path):
 
 def test_a_start_by_other_code_is_recorded(tmp_path):
     open_workdir(tmp_path, get_config("smoke"))
-    first = {"git_revision": "first"}
-    workdir.add_start(tmp_path, first)
-    assert workdir.read_provenance(tmp_path) == first
-    workdir.add_start(tmp_path, {"git_revision": "later"})
-    assert workdir.read_provenance(tmp_path) == {"git_revision": "later", "earlier_starts": [first]}
+    open_workdir(tmp_path, get_config("smoke"))
+    assert workdir.read_provenance(tmp_path) == FIRST
+    open_workdir(tmp_path, get_config("smoke"), LATER)
+    assert workdir.read_provenance(tmp_path) == {**LATER, "earlier_starts": [FIRST]}
 
 
 def refused(path, config, match):
@@ -103,27 +103,32 @@ def test_a_kill_before_the_configuration_leaves_a_usable_directory(tmp_path):
 
 
 def test_two_processes_cannot_train_in_one_directory(tmp_path):
-    with locked(tmp_path), pytest.raises(WorkdirError, match="another process"), locked(tmp_path):
-        pass
-    with locked(tmp_path):
-        pass
+    """What is refused leaves no record, else the result would name a command that never ran."""
+    with owned(tmp_path, get_config("smoke"), FIRST):
+        with pytest.raises(WorkdirError, match="another process"):
+            open_workdir(tmp_path, get_config("smoke"), LATER)
+        assert workdir.read_provenance(tmp_path) == FIRST
+    open_workdir(tmp_path, get_config("smoke"), LATER)
 
 
-def test_a_start_that_is_refused_leaves_no_record(tmp_path):
-    """Else the result would name a command that never ran."""
-    config = get_config("smoke")
-    open_workdir(tmp_path, config)
-    with locked(tmp_path), contextlib.ExitStack() as held, pytest.raises(WorkdirError, match="another process"):
-        _own(tmp_path, config, {"git_revision": "second"}, held)
-    assert workdir.read_provenance(tmp_path) == {"git_revision": "first"}
+@pytest.mark.parametrize(("meanwhile", "sentence"), [("begun", "another configuration"), ("finished", "finished run")])
+def test_what_another_process_did_just_before_the_lock_was_taken_counts(tmp_path, monkeypatch, meanwhile, sentence):
+    ours, flock = get_config("smoke"), workdir.fcntl.flock
+    ours.model.noise_prob = 0.3
 
+    def first_the_other(*args):
+        monkeypatch.undo()
+        open_workdir(tmp_path / "other", get_config("smoke") if meanwhile == "begun" else ours)
+        for name in (CONFIG, PROVENANCE):
+            (tmp_path / "other" / name).rename(tmp_path / "run" / name)
+        if meanwhile == "finished":
+            write_json(tmp_path / "run" / RESULT, {})
+        flock(*args)
 
-def test_a_run_that_another_process_has_just_finished_is_refused(tmp_path):
-    open_workdir(tmp_path, get_config("smoke"))
-    write_json(tmp_path / RESULT, {})
-    with pytest.raises(WorkdirError, match="holds a finished run"):
-        workdir.add_start(tmp_path, {"git_revision": "second"})
-    assert workdir.read_provenance(tmp_path) == {"git_revision": "first"}
+    monkeypatch.setattr(workdir.fcntl, "flock", first_the_other)
+    with pytest.raises(WorkdirError, match=sentence):
+        open_workdir(tmp_path / "run", ours, LATER)
+    assert workdir.read_provenance(tmp_path / "run") == FIRST
 
 
 def test_without_git_the_revision_is_unknown(monkeypatch):

@@ -22,11 +22,9 @@ from nem_jax.training.workdir import (
     OVERVIEW,
     RESULT,
     WEIGHTS,
-    add_start,
     check_same,
     check_usable,
-    locked,
-    open_workdir,
+    owned,
     portable,
     read_provenance,
     read_result,
@@ -57,7 +55,7 @@ def run(config: ConfigDict, workdir: str, stop_now: bool = False) -> dict[str, A
         raise ValueError(f"--stop_now: no epoch is finished in {path}, so that there is nothing to score")
     params = None if has_checkpoint(paths[0]) else initial_params(stages[0].experiment)
     with contextlib.ExitStack() as held:
-        on_main(lambda: _own(path, config, record, held))
+        on_main(lambda: held.enter_context(owned(path, config, record)))
         together(lambda: check_same(path, config))  # they all see the directory
         if params is not None:
             on_main(lambda: _record_initial(path, stages[0].experiment.init_from, params))
@@ -90,13 +88,6 @@ def check_startable(config: ConfigDict, workdir: Path) -> None:
 def run_unless_finished(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """The result of the run in `workdir`, which is trained first if it has none."""
     return read_result(workdir) if (workdir / RESULT).exists() else run(config, str(workdir))
-
-
-def _own(path: Path, config: ConfigDict, record: dict[str, Any], held: contextlib.ExitStack) -> None:
-    """Make `path` this run's, hold its lock, and put the start on record."""
-    open_workdir(path, config, record)
-    held.enter_context(locked(path))
-    add_start(path, record)
 
 
 def _record_initial(path: Path, source: str | None, params: Params) -> None:

@@ -21,7 +21,7 @@ WEIGHTS, OVERVIEW = "weights.safetensors", "overview.png"
 INITIAL_WEIGHTS = "initial_weights.json"
 
 
-_BEFORE_CONFIG = {PROVENANCE, f".{PROVENANCE}.tmp", f".{CONFIG}.tmp"}
+_BEFORE_CONFIG = {LOCK, PROVENANCE, f".{PROVENANCE}.tmp", f".{CONFIG}.tmp"}
 
 
 class WorkdirError(ValueError):
@@ -68,23 +68,51 @@ def shared_by_seeds(config: dict[str, Any]) -> dict[str, Any]:
     return comparable(without_seeds(config))
 
 
-def open_workdir(path: Path, config: ConfigDict, provenance: dict[str, Any]) -> None:
-    """Make `path` the directory of this run, or check that it is already.
+@contextlib.contextmanager
+def owned(path: Path, config: ConfigDict, provenance: dict[str, Any]) -> Iterator[None]:
+    """Hold `path` as the directory of this run, new or resumed, with its start on record; a killed process lets go.
 
     Raises:
         WorkdirError: it holds a finished run, a run of another configuration, anything that is no run, or it
-            cannot be written.
+            cannot be written, or another process trains in it.
     """
-    check_usable(path, config)
-    if (path / CONFIG).exists():
-        _check_unfinished(path)
-        return
+    _check_trainable(path, config)  # before so much as a lock is written
     try:
         path.mkdir(parents=True, exist_ok=True)
+        lock = (path / LOCK).open("w")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise WorkdirError(f"another process is training in {path}") from error
+        _check_trainable(path, config)  # another process may have begun or finished a run meanwhile
+        try:
+            _record_start(path, config, provenance)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        yield
+
+
+def _check_trainable(path: Path, config: ConfigDict) -> None:
+    check_usable(path, config)
+    if (path / RESULT).exists():
+        raise WorkdirError(f"{path} holds a finished run, scored in {path / RESULT}: choose another workdir")
+
+
+def _unwritable(path: Path, error: OSError) -> WorkdirError:
+    return WorkdirError(f"workdir {path} cannot be written: {error.strerror}")
+
+
+def _record_start(path: Path, config: ConfigDict, provenance: dict[str, Any]) -> None:
+    if not (path / CONFIG).exists():
         write_json(path / PROVENANCE, [provenance])
         write_json(path / CONFIG, to_json(config))
-    except OSError as error:
-        raise WorkdirError(f"workdir {path} cannot be written: {error.strerror}") from error
+        return
+    records = json.loads((path / PROVENANCE).read_text())
+    if records[-1] != provenance:
+        write_json(path / PROVENANCE, [*records, provenance])
 
 
 def check_usable(path: Path, config: ConfigDict) -> None:
@@ -131,38 +159,10 @@ def read_result(path: Path) -> dict[str, Any]:
     return result
 
 
-def _check_unfinished(path: Path) -> None:
-    if (path / RESULT).exists():
-        raise WorkdirError(f"{path} holds a finished run, scored in {path / RESULT}: choose another workdir")
-
-
-def add_start(path: Path, provenance: dict[str, Any]) -> None:
-    """Put a start on record, by the process that holds the lock.
-
-    Raises:
-        WorkdirError: another process finished the run before this one had the lock.
-    """
-    _check_unfinished(path)
-    records = json.loads((path / PROVENANCE).read_text())
-    if records[-1] != provenance:
-        write_json(path / PROVENANCE, [*records, provenance])
-
-
 def read_provenance(path: Path) -> dict[str, Any]:
     """The record of the run's last start, and as `earlier_starts` those before it that differ."""
     *earlier, last = json.loads((path / PROVENANCE).read_text())
     return {**last, "earlier_starts": earlier} if earlier else last
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the run's lock; a killed process lets go of it."""
-    with (path / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise WorkdirError(f"another process is training in {path}") from error
-        yield
 
 
 def differences(old: Any, new: Any, name: str = "config") -> list[str]:
