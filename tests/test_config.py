@@ -1,5 +1,7 @@
 """Configurations: every name builds, every field is read, every bad value is one clear sentence."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from experiments.flying_shapes import config as flying_shapes
 from experiments.static_shapes import config as static_shapes
 from experiments.static_shapes.config import get_config
 from nem_jax.config import build_experiment, build_stages
+from nem_jax.config.fields import FIELDS
 from nem_jax.corruption import masked_uniform
 from nem_jax.distributions import Gaussian
 
@@ -172,7 +175,25 @@ def test_every_field_is_read(config, monkeypatch):
             "data.digit_pool is given, but used only if data.path is None",
         ),
         ({"training__batch_size": 50_001}, "training.batch_size must be an integer from 1 to 50000, got 50001"),
-        ({"training__learning_rate": -1.0}, "training.learning_rate must be a number of at least 0.0, got -1.0"),
+        ({"training__learning_rate": -1.0}, "training.learning_rate must be a number from 0.0 to 1e+38, got -1.0"),
+        ({"training__learning_rate": 1e39}, "training.learning_rate must be a number from 0.0 to 1e+38, got 1e+39"),
+        ({"training__decay": "cos"}, "training.decay must be one of 'none', 'cosine', got 'cos'"),
+        ({"training__warmup_epochs": 501}, "training.warmup_epochs must be an integer from 0 to 500, got 501"),
+        ({"training__clip_norm": 0.0}, "training.clip_norm must be a number from 1e-06 to 1e+38, got 0.0"),
+        ({"training__seed_mapping": "pmap"}, "training.seed_mapping must be one of 'vmap', 'sequence', got 'pmap'"),
+        ({"training__seed_devices": 0}, "training.seed_devices must be an integer of at least 1, got 0"),
+        ({"training__max_epochs": 0}, "training.max_epochs must be an integer of at least 1, got 0"),
+        ({"training__log_interval": 0}, "training.log_interval must be an integer of at least 1, got 0"),
+        ({"training__figure_interval": 0}, "training.figure_interval must be an integer of at least 1, got 0"),
+        ({"training__num_microbatches": 65}, "training.num_microbatches must be an integer from 1 to 64, got 65"),
+        ({"data__seed": 5, "data__path": "x.h5"}, "data.seed is 5, but nothing is drawn from it: leave it at 0"),
+        ({"data__seed": 5, "data__generator": "published_shapes"}, "data.seed is 5, but nothing is drawn from it"),
+        ({"model__num_draws": 0}, "model.num_draws must be an integer of at least 1, got 0"),
+        ({"model__lookahead": 2}, "model.lookahead must be an integer from 0 to 1, got 2"),
+        ({"model__scored_steps": "first"}, "model.scored_steps must be one of 'last', 'all', got 'first'"),
+        ({"model__inter_weight": -1.0}, "model.inter_weight must be a number from 0.0 to 1e+38, got -1.0"),
+        ({"model__precision": "half"}, "model.precision must be one of 'highest', 'default', 'bfloat16', got 'half'"),
+        ({"model__epsilon": 1e-39}, "model.epsilon must be 0 or at least 1e-30, got 1e-39"),
         ({"training__scan_unroll": 16}, "training.scan_unroll must be an integer from 1 to 15, got 16"),
         ({"training__patience": 0}, "training.patience must be an integer of at least 1, got 0"),
     ],
@@ -184,11 +205,33 @@ def test_bad_values_are_one_sentence_that_names_the_field(fields, sentence):
     assert "\n" not in str(error.value)
 
 
-def test_a_configuration_of_another_version_is_one_sentence():
+def test_the_fields_are_those_of_every_configuration():
+    config = get_config("rnn_em").to_dict()
+    assert {section: set(config[section]) for section in FIELDS if section} | {"": config.keys() - FIELDS.keys()} == {
+        section: set(names) for section, names in FIELDS.items()
+    }
+
+
+@pytest.mark.parametrize(("section", "name"), [(section, name) for section, names in FIELDS.items() for name in names])
+def test_a_configuration_of_another_version_is_one_sentence(section, name):
+    config, field = get_config("rnn_em"), f"{section}.{name}".removeprefix(".")
+    part = config[section] if section else config
+    with config.unlocked():
+        kept = part[name]
+        del part[name]
+    with pytest.raises(ValueError, match=f"lacks {re.escape(field)}: it was written by another version"):
+        build_experiment(config)
+    with config.unlocked():
+        part[name], part["new"] = kept, 1
+    with pytest.raises(ValueError, match=f"{section or 'the configuration'} has no field 'new': it must be one of "):
+        build_experiment(config)
+
+
+def test_a_section_that_is_missing_is_one_sentence():
     config = get_config("rnn_em")
     with config.unlocked():
-        del config.data.generator
-    with pytest.raises(ValueError, match=r"lacks data\.generator: it was written by another version"):
+        del config["model"]
+    with pytest.raises(ValueError, match=r"lacks model\.cell"):
         build_experiment(config)
 
 

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from nem_jax.config.checks import choice, integer, number, set_value, value
 from nem_jax.config.data import MAX_SEED, build_data
+from nem_jax.config.fields import check_fields
 from nem_jax.config.model import build_model
 from nem_jax.data.split import Dataset
 from nem_jax.model import NEM
@@ -73,7 +74,8 @@ def build_stages(config: ConfigDict) -> list[Experiment]:
     Raises:
         ValueError: as `build_experiment`.
     """
-    stages = value(config, "stages")
+    check_fields(config)
+    stages = config.stages
     if not stages:
         return [_build(config)]
     changed = [_with(config, fields, f"stages[{number}]") for number, fields in enumerate(stages)]

@@ -1,7 +1,6 @@
 """Checks of one field: each raises ValueError with one sentence that names the field, what it may be and what it is."""
 
 import functools
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -62,12 +61,15 @@ def integers(config: ConfigDict, field: str, low: int) -> None:
         raise ValueError(f"{field} must be one or more integers of at least {low}, got {entries!r}")
 
 
-def number(config: ConfigDict, field: str, low: float, high: float = math.inf) -> None:
-    """A finite number from `low` to `high`."""
+MAX_NUMBER = 1e38
+"""Finite in float32 and in bfloat16."""
+
+
+def number(config: ConfigDict, field: str, low: float, high: float = MAX_NUMBER) -> None:
+    """A number from `low` to `high`."""
     found = value(config, field)
-    if not (isinstance(found, (int, float)) and math.isfinite(found) and low <= found <= high):
-        bounds = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
-        raise ValueError(f"{field} must be a number {bounds}, got {found!r}")
+    if isinstance(found, bool) or not (isinstance(found, (int, float)) and low <= found <= high):
+        raise ValueError(f"{field} must be a number from {low} to {high}, got {found!r}")
 
 
 def _is_integer(found: Any, low: int, high: int | None) -> bool:

@@ -39,6 +39,8 @@ def build_data(config: ConfigDict) -> Load:
     sizes = (data.num_training, data.num_validation, data.num_test)
     num_frames = config.model.num_steps + config.model.lookahead
     generate = _build_generator(config, sizes, num_frames)
+    if (stored or data.generator == "published_shapes") and data.seed != 0:
+        raise ValueError(f"data.seed is {data.seed}, but nothing is drawn from it: leave it at 0")
     if not stored:
         return generate
     given_only_if(config, MNIST_OPTIONS, False, "data.path is None")

@@ -22,6 +22,8 @@ from nem_jax.unroll import REMAT
 CELLS = ("rnn_em", "n_em", "conv_rnn_em")
 PIXEL_DISTS = ("bernoulli", "gaussian")
 NOISES = {"bitflip": corruption.bitflip, "masked_uniform": corruption.masked_uniform}
+MIN_EPSILON = 1e-30
+"""A smaller one is 0 in float32 beside the likelihoods, and 0 / 0 where these are 0 too."""
 STEP_SIZE_INITS = {"positive": cells.positive_step_size, "original": cells.original_step_size}
 
 
@@ -37,6 +39,8 @@ def build_model(config: ConfigDict) -> NEM:
     choice(config, "model.step_weights", STEP_WEIGHTS)
     choice(config, "model.scored_steps", STEP_WEIGHTS)
     number(config, "model.epsilon", 0.0, 1.0)
+    if 0 < model.epsilon < MIN_EPSILON:
+        raise ValueError(f"model.epsilon must be 0 or at least {MIN_EPSILON}, got {model.epsilon}")
     number(config, "model.inter_weight", 0.0)
     choice(config, "model.precision", PRECISIONS)
     choice(config, "training.remat", REMAT)

@@ -30,10 +30,11 @@ def load_trained(source: str, seed: int | None = None) -> tuple[ConfigDict, Para
     validation loss. The configuration is that of the seed alone.
 
     Raises:
-        ValueError: there is neither, or the run has not finished an epoch.
+        ValueError: there is neither, or the run has not finished an epoch, or it has no such seed.
     """
     if source in pretrained_names():
         _, params, config = load_pretrained(source)
+        _index(range(config.seed, config.seed + 1), config.seed if seed is None else seed, source)
         return config, params
     workdir = Path(source)
     if (workdir / CONFIG).exists():
@@ -42,11 +43,17 @@ def load_trained(source: str, seed: int | None = None) -> tuple[ConfigDict, Para
         for experiment, path in reversed(list(zip(stages, stage_paths(workdir, len(stages)), strict=True))):
             if has_checkpoint(path):
                 best_params, best_loss = restore_best(experiment, path)
-                index = int(best_loss.argmin()) if seed is None else experiment.seeds.index(seed)
+                index = int(best_loss.argmin()) if seed is None else _index(experiment.seeds, seed, source)
                 config.seed, config.num_seeds = experiment.seeds[index], 1
                 return config, take_seed(best_params, index)
     names = ", ".join(pretrained_names())
     raise ValueError(f"{source} holds no run with a checkpoint, and is none of the trained weights {names}")
+
+
+def _index(seeds: range, seed: int, source: str) -> int:
+    if seed not in seeds:
+        raise ValueError(f"seed must be from {seeds[0]} to {seeds[-1]} of {source}, got {seed}")
+    return seeds.index(seed)
 
 
 def has_checkpoint(path: Path) -> bool:

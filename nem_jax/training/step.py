@@ -23,7 +23,7 @@ class Progress(NamedTuple):
     """What one compiled call did."""
 
     loss: StepLoss
-    """Sum over its steps of the batch means."""
+    """Sum over its steps of the batch means, if all were finite."""
     num_steps: Int[Array, ""]
     """Steps taken, the bad one excluded."""
     finite: Bool[Array, ""]
@@ -150,7 +150,7 @@ def _train_steps_of_seed(
         state, progress = carry
         step_key = jax.random.fold_in(key, state.step)
         state, loss, finite = train_step(program, state, step_key, source, batches[progress.num_steps])
-        loss = jax.tree.map(lambda total, new: total + jnp.where(finite, new, 0), progress.loss, loss)
+        loss = jax.tree.map(jnp.add, progress.loss, loss)
         return state, Progress(loss, progress.num_steps + finite.astype(jnp.int32), finite)
 
     def unfinished(carry: tuple[TrainState, Progress]) -> Bool[Array, ""]:
