@@ -15,6 +15,8 @@ from experiments.static_shapes.config import get_config
 from nem_jax.config import build_experiment, build_stages
 from nem_jax.config.fields import FIELDS
 from nem_jax.corruption import masked_uniform
+from nem_jax.data.hdf5 import write_hdf5
+from nem_jax.data.shapes import static_shapes as static_shapes_data
 from nem_jax.distributions import Gaussian
 
 CONV = {
@@ -247,6 +249,30 @@ def test_each_field_reaches_the_model():
     model, plain = (build_experiment(config).model for config in (changed(**changes), get_config("rnn_em")))
     for name, expected in {**fields, **training}.items():
         assert getattr(model, name) == expected != getattr(plain, name)
+
+
+def test_models_that_differ_in_the_image_size_alone_are_two():
+    sizes = [
+        jax.tree.leaves(jax.eval_shape(build_experiment(changed(data__image_size=size)).model.init, jax.random.key(0)))
+        for size in (28, 20)
+    ]
+    assert [leaf.shape for leaf in sizes[0]] != [leaf.shape for leaf in sizes[1]]
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"data__num_objects": 2}, "data.num_objects is 2, but the stored groups go up to 3"),
+        ({"data__image_size": 20}, "data.image_size is 20, but the stored images are 28x28x1"),
+    ],
+)
+def test_stored_data_must_be_what_the_configuration_says(tmp_path, fields, sentence):
+    write_hdf5(tmp_path / "shapes.h5", static_shapes_data(0, (70, 2, 2)))
+    sizes = {"data__num_training": 70, "data__num_validation": 2, "data__num_test": 2}
+    config = changed(data__path=str(tmp_path / "shapes.h5"), **sizes)
+    assert build_experiment(config).load_data().num_groups == 3
+    with pytest.raises(ValueError, match=sentence):
+        build_experiment(changed(data__path=str(tmp_path / "shapes.h5"), **sizes, **fields)).load_data()
 
 
 def test_pixels_and_noise_reach_the_model():

@@ -13,7 +13,9 @@ from experiments.comparison import find_weights
 from experiments.trained import load_subject
 from nem_jax.pretrained import pretrained_names
 from nem_jax.training.logs import read_records
+from nem_jax.training.stages import load_trained
 from nem_jax.training.workdir import CONFIG, RESULT
+from nem_jax.weights import weights_sha256
 
 
 def train(launch, experiment, workdir, *arguments, name="smoke"):
@@ -59,7 +61,10 @@ def test_sequences_train_from_the_command_line(runs, name):
 
 def test_each_stage_goes_on_from_the_one_before(runs):
     run = runs / "smoke_seed0"
-    assert [stage["epochs"] for stage in read(run / RESULT)["runs"][0]["stages"]] == [1, 1]
+    (described,) = read(run / RESULT)["runs"]
+    assert [stage["epochs"] for stage in described["stages"]] == [1, 1]
+    _, params = load_trained(str(run))
+    assert weights_sha256(params) == described["weights_sha256"]
     [first], [second] = (read_records(run / f"stage_{number}") for number in (1, 2))
     assert first["step"] == second["step"] == 6
     assert second["valid_total"] < first["valid_total"]

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.flying_shapes import config as flying_shapes
+from experiments.recipe import shrink_sequences
 from experiments.static_shapes.config import NAMES, get_config
 from nem_jax.config import build_experiment
 from nem_jax.training import loop, step
@@ -228,6 +230,64 @@ def test_every_named_configuration_takes_two_steps(name):
     state, losses = loop.take_steps(training, loop.create(training), np.arange(32).reshape(1, 2, 16), np.array([True]))
     assert state.step.tolist() == [2]
     assert np.isfinite(losses).all()
+
+
+def test_an_autoencoder_that_cleans_its_frame_takes_two_steps():
+    config = flying_shapes.get_config("rnn_ae_3_denoising")
+    shrink_sequences(config)
+    training = Training.of(build_experiment(config))
+    assert (training.experiment.model.num_components, training.experiment.model.lookahead) == (1, 0)
+    state, losses = loop.take_steps(training, loop.create(training), np.arange(32).reshape(1, 2, 16), np.array([True]))
+    assert state.step.tolist() == [2]
+    assert losses[1] > 0 == losses[2]  # gamma is 1: nothing is out of the only cluster
+
+
+def test_each_step_draws_noise_and_gamma_anew_for_each_example():
+    """Two steps on the same examples against their losses by hand; at learning rate 0 the weights stay."""
+    training = Training.of(build_experiment(tiny(learning_rate=0.0)))
+    model, index = training.experiment.model, jnp.arange(16)
+    params = jax.tree.map(lambda leaf: 6 * leaf, model.init(jax.random.key(0)))  # untrained, they hardly heed the input
+    x = jax.jit(jax.vmap(training.dataset.sample, (None, 0)))(training.dataset.splits["training"].source, index).x
+    by_hand = [
+        step.batch_loss(model, params, jax.random.split(key, 16), x)[0]
+        for key in (jax.random.fold_in(training.keys.train[0], number) for number in range(2))
+    ]
+    assert abs(by_hand[1] - by_hand[0]) > 1e-3 * by_hand[0]
+    state = loop.create(training, jax.tree.map(lambda leaf: leaf[None], params))
+    _, losses = loop.take_steps(training, state, np.tile(index, (1, 2, 1)), np.array([True]))
+    assert losses[0, 0] == pytest.approx(sum(map(float, by_hand)), rel=1e-5)
+
+
+def with_cell(experiment, init, cell):
+    return dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, init=init, cell=cell))
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_though_the_loss_is(tmp_path):
+    def cell(params, residual, theta):
+        return theta, jnp.full_like(residual, 0.5) * jnp.exp(-jnp.sqrt(jnp.sum(params["scale"] ** 2)))
+
+    experiment = with_cell(build_experiment(tiny()), lambda key: {"scale": jnp.zeros(3)}, cell)
+    with pytest.raises(FloatingPointError, match=r"^step 1: the loss or its gradient is not finite"):
+        loop.train(Training.of(experiment), tmp_path)
+
+
+def test_validation_takes_one_draw_whatever_the_test_will(monkeypatch):
+    config = tiny()
+    config.model.num_draws = 3
+    training, seen = Training.of(build_experiment(config)), []
+    evaluate = loop.evaluate
+    monkeypatch.setattr(loop, "evaluate", lambda model, *rest: seen.append(model.num_draws) or evaluate(model, *rest))
+    loop.validate(training, loop.create(training).params, np.array([True]))
+    assert seen == [1]
+
+
+def test_a_checkpoint_of_an_earlier_step_than_the_last_is_an_error(tmp_path):
+    training = Training.of(build_experiment(tiny()))
+    state = loop.create(training)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state._replace(step=state.step + 5))
+        with pytest.raises(RuntimeError, match="checkpoint of step 0 was not written: one of a later step exists"):
+            checkpoints.save(state)
 
 
 def test_grey_images_train_too(tmp_path):

@@ -2,8 +2,10 @@
 
 import json
 import os
+import struct
 
 import pytest
+from tensorboardX.proto.event_pb2 import Event
 
 from experiments.static_shapes.config import get_config
 from nem_jax import provenance
@@ -63,6 +65,7 @@ def test_a_run_resumes_with_less_memory_but_not_with_another_batch(tmp_path):
     open_workdir(tmp_path, get_config("smoke"))
     smaller = get_config("smoke")
     smaller.training.remat, smaller.training.num_microbatches = "all", 4
+    smaller.training.seed_devices = 2  # another machine
     open_workdir(tmp_path, smaller)
     smaller.training.batch_size = 32
     refused(tmp_path, smaller, "another configuration: config.training.batch_size is 64 there and 32 here")
@@ -142,6 +145,18 @@ def test_metrics_are_cut_back_to_the_checkpoint(tmp_path):
     with logs.Logs(tmp_path, step=20, seeds=range(1)) as log:
         assert [record["step"] for record in log.records] == [10, 20]
     assert (tmp_path / logs.METRICS).read_text() == "".join(lines[:2])
+    (events,) = (tmp_path / logs.TENSORBOARD).iterdir()
+    starts = [event.step for event in read_events(events) if event.session_log.status]
+    assert starts == [21]  # TensorBoard forgets what it has of later steps
+
+
+def read_events(path):
+    """TensorFlow's records: length (8 bytes), checksum (4), content, checksum (4)."""
+    content = path.read_bytes()
+    while content:
+        (length,) = struct.unpack("<Q", content[:8])
+        yield Event.FromString(content[12 : 12 + length])
+        content = content[16 + length :]
 
 
 def test_json_is_replaced_as_a_whole(tmp_path, monkeypatch):
