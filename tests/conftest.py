@@ -27,12 +27,14 @@ HAS_CHOICE = jax.__version_info__ < (0, 11)
 
 def pytest_configure(config):
     """XLA reads its flags at the first computation. Benchmarks measure what users have."""
-    if HAS_CHOICE and config.option.markexpr != "benchmark":
+    if config.option.markexpr == "benchmark":
+        return
+    jax.config.update("jax_num_cpu_devices", 8)  # simulated, for the tests of several; the others see one
+    if HAS_CHOICE:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{EMITTERS}=false"
 
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_num_cpu_devices", 8)  # simulated, for the tests of several; the others see one
 
 
 LONGEST = ("test_sequences", "test_kill", "test_launch", "test_devices", "test_results", "test_seeds", "test_training")

@@ -8,6 +8,7 @@ Nothing else should run on the machine. PyTorch is compared with on the CPU, whe
 picture shows.
 """
 
+import importlib.metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ def _measure_pytorch() -> dict[str, Any] | None:
     if find_spec("torch") is None or jax.default_backend() != "cpu":
         print("PyTorch is not installed, or this is no CPU: not compared")
         return None
-    found = {}
+    found: dict[str, Any] = {"version": importlib.metadata.version("torch")}
     for name, make in CONTESTS.items():
         contest = make()
         times, memories = contest.step_times(), contest.memory()
