@@ -4,7 +4,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from nem_jax import hosts
-from nem_jax.config.checks import value
+from nem_jax.config.fields import check_fields
 from nem_jax.launch import launch
 from nem_jax.training.run import run
 
@@ -32,7 +32,8 @@ def main(experiment: str) -> None:
 
 def _main(experiment: str) -> None:
     config = _CONFIG.value
-    if value(config, "experiment") != experiment:
+    check_fields(config)
+    if config.experiment != experiment:
         raise ValueError(f"--config is one of {config.experiment}, and this is experiments.{experiment}.run")
     _connect()
     with hosts.ending_together():

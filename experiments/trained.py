@@ -49,6 +49,8 @@ def load_subject(
             set_value(config, field, new)
     if changes.get("data.generator") is not None:
         config.data.path = None
+    if config.data.generator == "published_shapes":
+        config.data.seed = 0  # the only one
     asked, present = config.data.num_objects, trained.data.num_objects
     if asked != present and (config.data.path is not None or config.data.generator == "published_shapes"):
         raise ValueError(f"num_objects is {asked}, but stored data keep their {present}")

@@ -43,7 +43,7 @@ def launch(main: Callable[[], object]) -> None:
 def _list_in_help() -> None:
     """absl's --help lists the flags of the main module alone: add those of the modules that it is made of."""
     for module, defined in flags.FLAGS.flags_by_module_dict().items():
-        if module.partition(".")[0] in ("experiments", __name__.partition(".")[0]):
+        if module.partition(".")[0] in ("experiments", "nem_jax"):
             for flag in defined:
                 flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 

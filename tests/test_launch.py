@@ -39,6 +39,11 @@ def test_one_command_trains_scores_and_says_where_everything_is(finished):
     assert set(result["versions"]) >= {"python", "jax", "flax"}
 
 
+def test_help_lists_the_flags_of_all_modules(launch):
+    said = launch("experiments.evaluate", "--help").stdout
+    assert all(f"--{flag}: " in said for flag in ("trained", "gamma_draws", "mnist_dir", "compilation_cache", "output"))
+
+
 def test_nothing_is_scored_before_the_first_epoch(launch, tmp_path, assert_one_sentence):
     assert_one_sentence(train(launch, tmp_path / "run", "--stop_now"), "no epoch is finished")
     assert not (tmp_path / "run").exists()

@@ -139,6 +139,10 @@ def test_a_run_that_goes_on_from_its_published_weights_keeps_their_training_on_r
     write_json(further / RESULT, {**result, "runs": result["runs"] * 2})
     with pytest.raises(ValueError, match="must be of one seed"):
         publish.publish([further], **places)
+    write_json(further / RESULT, result)
+    write_json(file, {**record, "seeds": [0, 1]})
+    with pytest.raises(ValueError, match=r"smoke\.json is of several seeds"):
+        publish.publish([further], **places)
 
 
 def test_large_weights_are_rounded_unless_that_moves_the_score(two_runs, tmp_path, monkeypatch):

@@ -9,10 +9,7 @@ from ml_collections import ConfigDict
 
 def value(config: ConfigDict, field: str) -> Any:
     """The value at a dotted name such as `model.num_steps`."""
-    try:
-        return functools.reduce(lambda section, name: section[name], field.split("."), config)
-    except KeyError as error:
-        raise ValueError(f"the configuration lacks {field}: it was written by another version") from error
+    return functools.reduce(lambda section, name: section[name], field.split("."), config)
 
 
 def set_value(config: ConfigDict, field: str, new: Any) -> None:

@@ -22,8 +22,8 @@ from nem_jax.unroll import REMAT
 CELLS = ("rnn_em", "n_em", "conv_rnn_em")
 PIXEL_DISTS = ("bernoulli", "gaussian")
 NOISES = {"bitflip": corruption.bitflip, "masked_uniform": corruption.masked_uniform}
-MIN_EPSILON = 1e-30
-"""A smaller one is 0 in float32 beside the likelihoods, and 0 / 0 where these are 0 too."""
+MIN_EPSILON = 1e-18
+"""The E-step's gradient divides by the square of what may be epsilon alone: of a smaller one it overflows."""
 STEP_SIZE_INITS = {"positive": cells.positive_step_size, "original": cells.original_step_size}
 
 
