@@ -1,6 +1,5 @@
 """Configurations: every name builds, every field is read, every bad value is one clear sentence."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
