@@ -48,7 +48,8 @@ def _row(record: dict[str, Any], file: str) -> str:
     planned = record["config"]["training"]["max_epochs"]
     failed = record.get("failed_at_step", [None] * len(record["seeds"]))
     runs = zip(record["epochs"], record["stopped_early"], record["stages"], failed, strict=True)
-    before = "".join(f"{one['best_epoch'][0]} + " for one in record.get("earlier_training", []))
+    earlier = record.get("earlier_training", [])
+    before = "".join(f"{one['best_epoch'][0]} + " for one in earlier)
     epochs = before + ", ".join(f"{epochs}{_ending(epochs, planned, *others)}" for epochs, *others in runs)
     cells = [
         f"{record['experiment']} `{record['config']['name']}`",
@@ -59,7 +60,7 @@ def _row(record: dict[str, Any], file: str) -> str:
         _mean_std(metrics["ari"]),
         str(len(record["seeds"])),
         epochs,
-        record["hardware"],
+        "; ".join(dict.fromkeys(one["hardware"] for one in (*earlier, record))),
         f"[json]({file})",
     ]
     return _line(cells)

@@ -43,7 +43,7 @@ def evaluate_example(model: NEM, params: Params, key: PRNGKey, example: Example,
     targets, groups = target_frames(model, example.x), target_frames(model, example.groups)
     loss = objective(model, trajectory, example.x)
     upper_bound = losses.loss_upper_bound(targets[-1], trajectory.psi[-1], model.pixel_dist)
-    scored = np.flatnonzero(losses.step_weights(model.scored_steps, model.num_steps))
+    scored = slice({"last": -1, "all": 0}[model.scored_steps], None)  # indices would copy gamma
     score = functools.partial(metrics.segmentation_scores, num_groups=num_groups)
     return Evaluation(loss, upper_bound, jax.vmap(score)(trajectory.gamma[scored], groups[scored]))
 

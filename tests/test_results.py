@@ -135,7 +135,9 @@ def test_a_run_that_goes_on_from_its_published_weights_keeps_their_training_on_r
         assert record["config"] == before["config"]
         assert record["weights_sha256"] == weights_sha256(read_weights(two_runs[1] / WEIGHTS))
     row = table.render([record], ["smoke.json"]).splitlines()[-1]
-    assert f"| {before['best_epoch'][0]} + {record['epochs'][0]} |" in row
+    assert f"| {before['best_epoch'][0]} + {record['epochs'][0]} | {record['hardware']} |" in row
+    elsewhere = {**record, "earlier_training": [{**earlier, "hardware": "an abacus"}]}
+    assert f"| an abacus; {record['hardware']} |" in table.render([elsewhere], ["smoke.json"])
     write_json(further / RESULT, {**result, "runs": result["runs"] * 2})
     with pytest.raises(ValueError, match="must be of one seed"):
         publish.publish([further], **places)
