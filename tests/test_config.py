@@ -59,9 +59,12 @@ def test_stages_set_their_fields_and_nothing_else():
 
 
 def test_stages_set_the_number_of_em_steps_too():
-    stages = build_stages(flying_shapes.get_config("rnn_em_best"))
-    assert [stage.model.num_steps for stage in stages] == [8, 20]
-    assert [stage.training.batch_size for stage in stages] == [16, 32]
+    config = flying_shapes.get_config("smoke")
+    last = {"model.num_steps": config.model.num_steps, "training.batch_size": config.training.batch_size}
+    config.stages = ({"model.num_steps": 2, "training.batch_size": 4}, last)
+    stages = build_stages(config)
+    assert [stage.model.num_steps for stage in stages] == [2, config.model.num_steps]
+    assert [stage.training.batch_size for stage in stages] == [4, config.training.batch_size]
 
 
 @pytest.mark.parametrize(

@@ -197,9 +197,11 @@ def test_ami_at_each_step_of_a_model_that_is_scored_on_its_last(launch, tmp_path
     assert len(curve["ami_max"]["mean"]) == 4
 
 
-def test_stages_do_not_fix_the_steps_of_an_evaluation():
-    """Those of the flying shapes' `rnn_em_best` set T."""
-    subject = load_subject("flying_shapes_rnn_em_best", {"model.num_steps": 7}, num_ahead=3)
+def test_stages_do_not_fix_the_steps_of_an_evaluation(monkeypatch):
+    config, params = load_trained("flying_shapes_rnn_em_3_3")
+    config.stages = ({"model.num_steps": 8}, {"model.num_steps": 20})
+    monkeypatch.setattr("experiments.trained.load_trained", lambda source, seed: (config, params))
+    subject = load_subject("a run in stages", {"model.num_steps": 7}, num_ahead=3)
     assert subject.experiment.model.num_steps == 7
     assert subject.dataset.sample(subject.dataset.splits["test"].source, jnp.int32(0)).x.shape[0] == 11
 
