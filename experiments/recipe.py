@@ -19,7 +19,7 @@ def base_config(experiment: str, name: str, names: tuple[str, ...]) -> ConfigDic
     config.num_seeds = 1  # independent runs in one program, with the seeds seed, seed + 1, ...
     config.data = _data()
     config.model = _model()
-    config.stages = ()  # dictionaries of dotted fields (data, training, T): each starts from the last one's weights
+    config.stages = ()  # dictionaries of dotted fields (data, training): each starts from the last one's weights
     config.training = _training()
     return config
 

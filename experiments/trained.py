@@ -40,7 +40,7 @@ def load_subject(
     Raises:
         ValueError: see `load_trained` and `build_experiment`; or another number of objects is asked of stored data.
     """
-    trained, params = load_trained(source, seed)
+    _, params, trained = load_trained(source, seed)
     config = trained.copy_and_resolve_references()
     config.stages = ()
     changes = fields or {}
@@ -63,7 +63,7 @@ def load_subject(
 
 def with_weights(subject: Subject, source: str, seed: int | None) -> Subject:
     """Other weights of the same configuration, seed apart, on the same test: nothing is compiled or loaded again."""
-    trained, params = load_trained(source, seed)
+    _, params, trained = load_trained(source, seed)
     return subject._replace(source=source, trained=trained, params=params)
 
 

@@ -16,8 +16,8 @@ DIRECTORY = Path(str(resources.files("nem_jax"))) / "pretrained"
 """Holds `<name>.safetensors` and, beside each, its configuration `<name>.json`."""
 
 
-class Pretrained(NamedTuple):
-    """What `load_pretrained` returns. `model.cell` is the network, `model` its constants and functions."""
+class Trained(NamedTuple):
+    """Trained weights and what they belong to. `model.cell` is the network, `model` its constants and functions."""
 
     model: NEM
     params: Params
@@ -29,7 +29,7 @@ def pretrained_names() -> list[str]:
     return sorted(file.stem for file in DIRECTORY.glob("*.safetensors"))
 
 
-def load_pretrained(name: str) -> Pretrained:
+def load_pretrained(name: str) -> Trained:
     """The network, weights (float32) and configuration of a published result, such as `static_shapes_rnn_em`.
 
     Raises:
@@ -38,4 +38,4 @@ def load_pretrained(name: str) -> Pretrained:
     if name not in pretrained_names():
         raise ValueError(f"pretrained must be one of {', '.join(pretrained_names()) or '(none)'}, got {name!r}")
     config = ConfigDict(json.loads((DIRECTORY / f"{name}.json").read_text()))
-    return Pretrained(build_experiment(config).model, read_weights(DIRECTORY / f"{name}.safetensors"), config)
+    return Trained(build_experiment(config).model, read_weights(DIRECTORY / f"{name}.safetensors"), config)

@@ -102,21 +102,32 @@ def test_mnist_has_70_000_images():
     assert mnist.NUM_IMAGES == {"train": 60_000, "t10k": 10_000}
 
 
-def test_openml_gives_training_images_first(directory, monkeypatch):
-    expected = mnist.load_mnist(directory)
+@pytest.fixture
+def nothing_fetched():
+    """OpenML's digits are read once a process: each test begins and ends without them."""
+    mnist._fetch_openml.cache_clear()
+    yield
+    mnist._fetch_openml.cache_clear()
+
+
+def test_openml_gives_training_images_first(directory, monkeypatch, nothing_fetched):
+    expected, calls = mnist.load_mnist(directory), []
 
     def fetch(name, *, version, parser, as_frame):
+        calls.append(name)
         assert (name, version, as_frame) == ("mnist_784", 1, False)
         rows = np.concatenate([IMAGES, IMAGES[2:]]).reshape(8, 784).astype(np.float64)
         return sklearn.utils.Bunch(data=rows)
 
     monkeypatch.setattr(sklearn.datasets, "fetch_openml", fetch)
-    for ours, theirs in zip(mnist.load_mnist(None), expected, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    for _stage in range(2):
+        for ours, theirs in zip(mnist.load_mnist(None), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    assert calls == ["mnist_784"]  # parsed once
 
 
 @pytest.mark.parametrize("error", [urllib.error.URLError("no route"), TimeoutError("too slow"), EOFError("half")])
-def test_without_a_network_it_says_what_to_do(monkeypatch, error):
+def test_without_a_network_it_says_what_to_do(monkeypatch, nothing_fetched, error):
     def fetch(*_, **__):
         raise error
 

@@ -58,7 +58,7 @@ def test_a_seed_among_others_is_what_it_is_alone(alone, tmp_path, mapping, rtol)
     assert len(set(losses)) == SEEDS
     best = result["runs"][int(np.argmin(losses))]
     assert weights_sha256(read_weights(tmp_path / WEIGHTS)) == best["weights_sha256"]
-    config, params = load_trained(str(tmp_path))
+    _, params, config = load_trained(str(tmp_path))
     assert (config.seed, config.num_seeds) == (best["seed"], 1)
     assert weights_sha256(params) == best["weights_sha256"]
 

@@ -63,7 +63,7 @@ def test_each_stage_goes_on_from_the_one_before(runs):
     run = runs / "smoke_seed0"
     (described,) = read(run / RESULT)["runs"]
     assert [stage["epochs"] for stage in described["stages"]] == [1, 1]
-    _, params = load_trained(str(run))
+    params = load_trained(str(run)).params
     assert weights_sha256(params) == described["weights_sha256"]
     [first], [second] = (read_records(run / f"stage_{number}") for number in (1, 2))
     assert first["step"] == second["step"] == 6
@@ -197,11 +197,11 @@ def test_ami_at_each_step_of_a_model_that_is_scored_on_its_last(launch, tmp_path
     assert len(curve["ami_max"]["mean"]) == 4
 
 
-def test_stages_do_not_fix_the_steps_of_an_evaluation(monkeypatch):
-    config, params = load_trained("flying_shapes_rnn_em_3_3")
-    config.stages = ({"model.num_steps": 8}, {"model.num_steps": 20})
-    monkeypatch.setattr("experiments.trained.load_trained", lambda source, seed: (config, params))
-    subject = load_subject("a run in stages", {"model.num_steps": 7}, num_ahead=3)
+def test_stages_do_not_fix_the_data_of_an_evaluation(runs):
+    """Those of the flying MNIST's `smoke` set the pool of digits."""
+    fields = {"data.digit_pool": 7, "model.num_steps": 7}
+    subject = load_subject(str(runs / "smoke_seed0"), fields, num_ahead=3)
+    assert subject.dataset.splits["training"].source.pictures.shape[0] == 7
     assert subject.experiment.model.num_steps == 7
     assert subject.dataset.sample(subject.dataset.splits["test"].source, jnp.int32(0)).x.shape[0] == 11
 

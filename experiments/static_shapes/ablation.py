@@ -16,9 +16,9 @@ from ml_collections import ConfigDict
 from experiments import figure
 from experiments.output import beside
 from experiments.shared_flags import define_directory, define_num_test
-from experiments.static_shapes.config import PAPERS_CHOICES, get_config
+from experiments.static_shapes.config import DEPARTURES, get_config
 from nem_jax import charts
-from nem_jax.config.checks import set_value
+from nem_jax.config.checks import set_value, value
 from nem_jax.launch import launch
 from nem_jax.training.run import check_startable, run_unless_finished
 from nem_jax.training.workdir import to_json
@@ -32,10 +32,10 @@ _EPOCHS = flags.DEFINE_integer("epochs", None, "epochs of each, if not those of 
 def variants() -> dict[str, ConfigDict]:
     """`rnn_em_best`, and it without each of its departures, by what is different."""
     table = {WHOLE: get_config(WHOLE)}
-    for field, value in PAPERS_CHOICES.items():
-        changed = get_config(WHOLE)
-        set_value(changed, field, value)
-        table[f"{field.partition('.')[2]} {value}"] = changed
+    for field in DEPARTURES:
+        papers, changed = value(get_config("rnn_em"), field), get_config(WHOLE)
+        set_value(changed, field, papers)
+        table[f"{field.partition('.')[2]} {papers}"] = changed
     for config in table.values():
         config.training.max_epochs = _EPOCHS.value or config.training.max_epochs
         config.data.num_test = _NUM_TEST.value or config.data.num_test

@@ -3,7 +3,7 @@
 python -m experiments.static_shapes.demo
 """
 
-import json
+import itertools
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -12,24 +12,23 @@ from experiments.shared_flags import define_directory
 from experiments.static_shapes.config import get_config
 from nem_jax.launch import launch
 from nem_jax.training.run import run
-from nem_jax.training.workdir import CONFIG, RESULT, to_json
+from nem_jax.training.workdir import WorkdirError, check_trainable
 
 _DIRECTORY = define_directory()
 
 
 def next_workdir(directory: Path, config: ConfigDict) -> Path:
     """The first `demo-N` that is new, or that this configuration began and did not finish."""
-    number = 1
-    while not _is_usable(directory / f"demo-{number}", config):
-        number += 1
-    return directory / f"demo-{number}"
+    numbered = (directory / f"demo-{number}" for number in itertools.count(1))
+    return next(workdir for workdir in numbered if _is_trainable(workdir, config))
 
 
-def _is_usable(workdir: Path, config: ConfigDict) -> bool:
-    if not workdir.exists():
-        return True
-    begun = workdir / CONFIG
-    return begun.exists() and json.loads(begun.read_text()) == to_json(config) and not (workdir / RESULT).exists()
+def _is_trainable(workdir: Path, config: ConfigDict) -> bool:
+    try:
+        check_trainable(workdir, config)
+    except WorkdirError:
+        return False
+    return True
 
 
 def main() -> None:

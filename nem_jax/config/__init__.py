@@ -68,8 +68,8 @@ def build_experiment(config: ConfigDict) -> Experiment:
 def build_stages(config: ConfigDict) -> list[Experiment]:
     """One experiment for each of `config.stages`, or the one that `config` is where there are none.
 
-    A stage is a dictionary of the fields that it sets, by dotted names of `data`, `training` or T (`model.num_steps`);
-    each starts from the best weights of the one before it.
+    A stage is a dictionary of the fields of `data` and `training` that it sets, by dotted names; each starts from the
+    best weights of the one before it.
 
     Raises:
         ValueError: as `build_experiment`.
@@ -95,8 +95,8 @@ def _with(config: ConfigDict, fields: Any, stage: str) -> ConfigDict:
     changed = config.copy_and_resolve_references()
     for field, new in fields.items():
         section, _, name = field.partition(".")
-        if field != "model.num_steps" and (section not in ("data", "training") or name not in changed[section]):
-            raise ValueError(f"{stage} sets {field}, which is no field of data or training, nor model.num_steps")
+        if section not in ("data", "training") or name not in changed[section]:
+            raise ValueError(f"{stage} sets {field}, which is no field of data or training")
         if field in _SHARED_BY_STAGES:
             raise ValueError(f"{stage} sets {field}, which all stages share")
         try:

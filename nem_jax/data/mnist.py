@@ -3,6 +3,7 @@
 N-EM's section 4.3 down-samples the digits without saying how; ours are the means of 2x2 pixels, 14x14.
 """
 
+import functools
 import gzip
 import math
 import zlib
@@ -91,6 +92,7 @@ def _read_images(directory: Path, part: str) -> np.ndarray:
     return images
 
 
+@functools.cache  # its text takes a minute to parse, and each stage of a run asks for it
 def _fetch_openml() -> dict[str, np.ndarray]:
     """The first 60,000 rows as training images: OpenML's order was not compared with the IDX files."""
     from sklearn.datasets import fetch_openml

@@ -4,6 +4,7 @@ A run of one stage is trained in its workdir itself; one of several in `stage_1`
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from nem_jax.config import Experiment, build_stages
-from nem_jax.pretrained import load_pretrained, pretrained_names
+from nem_jax.pretrained import Trained, load_pretrained, pretrained_names
 from nem_jax.training.loop import CHECKPOINTS, restore_best
 from nem_jax.training.seeds import take_seed
 from nem_jax.training.workdir import CONFIG
@@ -23,8 +24,8 @@ def stage_paths(workdir: Path, num_stages: int) -> list[Path]:
     return [workdir] if num_stages == 1 else [workdir / f"stage_{number}" for number in range(1, num_stages + 1)]
 
 
-def load_trained(source: str, seed: int | None = None) -> tuple[ConfigDict, Params]:
-    """Configuration and weights of a name that `load_pretrained` knows, or the best of the run in a directory.
+def load_trained(source: str, seed: int | None = None) -> Trained:
+    """The weights of a name that `load_pretrained` knows, or the best of the run in a directory.
 
     Of a run in stages they are the last's that has any; of a run of several seeds, those of `seed`, or else of the best
     validation loss. The configuration is that of the seed alone.
@@ -33,27 +34,27 @@ def load_trained(source: str, seed: int | None = None) -> tuple[ConfigDict, Para
         ValueError: there is neither, or the run has not finished an epoch, or it has no such seed.
     """
     if source in pretrained_names():
-        _, params, config = load_pretrained(source)
-        _index(range(config.seed, config.seed + 1), config.seed if seed is None else seed, source)
-        return config, params
+        trained = load_pretrained(source)
+        _check_seed(seed, [trained.config.seed], source)
+        return trained
     workdir = Path(source)
     if (workdir / CONFIG).exists():
         config = ConfigDict(json.loads((workdir / CONFIG).read_text()))
         stages = build_stages(config)
         for experiment, path in reversed(list(zip(stages, stage_paths(workdir, len(stages)), strict=True))):
             if has_checkpoint(path):
+                _check_seed(seed, experiment.seeds, source)
                 best_params, best_loss = restore_best(experiment, path)
-                index = int(best_loss.argmin()) if seed is None else _index(experiment.seeds, seed, source)
+                index = int(best_loss.argmin()) if seed is None else experiment.seeds.index(seed)
                 config.seed, config.num_seeds = experiment.seeds[index], 1
-                return config, take_seed(best_params, index)
+                return Trained(experiment.model, take_seed(best_params, index), config)
     names = ", ".join(pretrained_names())
     raise ValueError(f"{source} holds no run with a checkpoint, and is none of the trained weights {names}")
 
 
-def _index(seeds: range, seed: int, source: str) -> int:
-    if seed not in seeds:
+def _check_seed(seed: int | None, seeds: Sequence[int], source: str) -> None:
+    if seed is not None and seed not in seeds:
         raise ValueError(f"seed must be from {seeds[0]} to {seeds[-1]} of {source}, got {seed}")
-    return seeds.index(seed)
 
 
 def has_checkpoint(path: Path) -> bool:
@@ -72,7 +73,7 @@ def initial_params(experiment: Experiment) -> Params | None:
     if source is None:
         return None
     try:
-        _, params = load_trained(source)
+        params = load_trained(source).params
     except ValueError as error:
         raise ValueError(f"training.init_from: {error}") from error
     expected = jax.eval_shape(experiment.model.init, jax.random.key(0))

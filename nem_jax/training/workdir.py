@@ -76,7 +76,7 @@ def owned(path: Path, config: ConfigDict, provenance: dict[str, Any]) -> Iterato
         WorkdirError: it holds a finished run, a run of another configuration, anything that is no run, or it
             cannot be written, or another process trains in it.
     """
-    _check_trainable(path, config)  # before so much as a lock is written
+    check_trainable(path, config)  # before so much as a lock is written
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = (path / LOCK).open("w")
@@ -87,7 +87,7 @@ def owned(path: Path, config: ConfigDict, provenance: dict[str, Any]) -> Iterato
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise WorkdirError(f"another process is training in {path}") from error
-        _check_trainable(path, config)  # another process may have begun or finished a run meanwhile
+        check_trainable(path, config)  # another process may have begun or finished a run meanwhile
         try:
             _record_start(path, config, provenance)
         except OSError as error:
@@ -95,7 +95,12 @@ def owned(path: Path, config: ConfigDict, provenance: dict[str, Any]) -> Iterato
         yield
 
 
-def _check_trainable(path: Path, config: ConfigDict) -> None:
+def check_trainable(path: Path, config: ConfigDict) -> None:
+    """`path` is new or empty, or holds an unfinished run of `config`.
+
+    Raises:
+        WorkdirError: it does not.
+    """
     check_usable(path, config)
     if (path / RESULT).exists():
         raise WorkdirError(f"{path} holds a finished run, scored in {path / RESULT}: choose another workdir")
