@@ -5,19 +5,20 @@ seed of the finished runs `<directory>/<configuration>` and `<directory>/<config
 that come with the package; lines that have neither are left out, and named.
 """
 
-import importlib
 import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments import figure
+from experiments.command_line import launch
+from experiments.lineage import weights_name
 from experiments.output import beside
+from experiments.recipe import config_module
 from experiments.shared_flags import define_directory, define_mnist_dir, define_num_test
 from experiments.trained import Subject, describe_subject, evaluate_subject, load_subject, with_weights
 from nem_jax import charts
 from nem_jax.evaluation import mean_std, summarise
-from nem_jax.launch import launch
 from nem_jax.pretrained import pretrained_names
 from nem_jax.training.workdir import CONFIG, RESULT, differences, read_result, shared_by_seeds, to_json
 
@@ -79,7 +80,7 @@ def find_weights(experiment: str, name: str, directory: Path) -> list[TrainedWei
         if trained["name"] != name:
             raise ValueError(f"{path} holds weights of {trained['name']}, not of {name}")
         result = read_result(path)
-        named = importlib.import_module(f"experiments.{experiment}.config").get_config(name)
+        named = config_module(experiment).get_config(name)
         changes = tuple(differences(shared_by_seeds(to_json(named)), shared_by_seeds(result["config"])))
         for run in result["runs"]:
             found.append(TrainedWeights(str(path), {key: run[key] for key in TRAINING if key in run}, changes))
@@ -88,7 +89,7 @@ def find_weights(experiment: str, name: str, directory: Path) -> list[TrainedWei
     seeds = [weights.seed for weights in found]
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"the runs of {name} in {directory} must hold different seeds, got {seeds}")
-    packaged = f"{experiment}_{name}"
+    packaged = weights_name(experiment, name)
     return found or [TrainedWeights(packaged, {})] * (packaged in pretrained_names())
 
 

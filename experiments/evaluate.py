@@ -9,21 +9,22 @@ from pathlib import Path
 
 from absl import flags
 
+from experiments.command_line import launch
 from experiments.output import OUTPUT, beside, make_room
 from experiments.subject_flags import NUM_TEST, flag_fields, trained_name
 from experiments.trained import describe_subject, evaluate_subject, load_subject, without_noise
 from nem_jax import provenance
+from nem_jax.data.split import SPLITS
 from nem_jax.evaluation import mean_std, summarise
-from nem_jax.launch import launch
 from nem_jax.training.run import print_scores
 from nem_jax.training.workdir import write_json
 
-_SPLIT = flags.DEFINE_enum("split", "test", ["training", "validation", "test"], "which examples")
+_SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "which examples")
 _NUM_COMPONENTS = flags.DEFINE_integer("num_components", None, "K, if not the trained one", lower_bound=1)
 _NUM_OBJECTS = flags.DEFINE_integer("num_objects", None, "objects per example, if not the trained", lower_bound=1)
 _GENERATOR = flags.DEFINE_string("generator", None, "the data, if not the trained: see config.data.generator")
 _GAMMA_DRAWS = flags.DEFINE_integer("gamma_draws", 1, "repeat with so many initial gammas and noises", lower_bound=1)
-_KEEP_BEST_OF = flags.DEFINE_integer("keep_best_of", None, "initial gammas, of which the likeliest result is scored")
+_NUM_DRAWS = flags.DEFINE_integer("num_draws", None, "initial gammas, of which the likeliest result is scored")
 _CLEAN = flags.DEFINE_boolean("clean", False, "no input noise (the default is the training's, as in the original)")
 
 
@@ -37,7 +38,7 @@ def main() -> None:
     fields = {
         **flag_fields(),
         "model.num_components": _NUM_COMPONENTS.value,
-        "model.num_draws": _KEEP_BEST_OF.value,
+        "model.num_draws": _NUM_DRAWS.value,
         "data.num_objects": _NUM_OBJECTS.value,
         "data.generator": _GENERATOR.value,
     }

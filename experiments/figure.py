@@ -28,6 +28,11 @@ def results(experiment: str, figure: str) -> Path:
     return HERE / experiment / "results" / "figures" / figure
 
 
+def own(figure: str) -> Path:
+    """Where a figure of the user's weights lies unless --output says otherwise."""
+    return Path("runs") / "figures" / figure
+
+
 def produce(
     default: Callable[[], Path],
     measure: Callable[[], Measured],
@@ -56,3 +61,5 @@ def produce(
     arrays = dict(np.load(arrays_file)) if has_arrays else {}
     draw(record, arrays, path)
     print(f"numbers: {file}")
+    if beside(path).exists():
+        print(f"picture: {beside(path)}")

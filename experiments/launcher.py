@@ -3,9 +3,9 @@
 from absl import flags
 from ml_collections import config_flags
 
+from experiments.command_line import launch
 from nem_jax import hosts
 from nem_jax.config.fields import check_fields
-from nem_jax.launch import launch
 from nem_jax.training.run import run
 
 _CONFIG = config_flags.DEFINE_config_file(

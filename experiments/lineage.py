@@ -8,9 +8,9 @@ EARLIER = ("seeds", "epochs", "best_epoch", "git_revision", "command", "hardware
 """What a result keeps of the published one with whose weights its run began."""
 
 
-def weights_name(config: dict[str, Any]) -> str:
+def weights_name(experiment: str, name: str) -> str:
     """What `load_pretrained` calls the published weights of a configuration."""
-    return f"{config['experiment']}_{config['name']}"
+    return f"{experiment}_{name}"
 
 
 def earlier_training(result: dict[str, Any], file: Path) -> list[dict[str, Any]]:
@@ -47,4 +47,4 @@ def as_named(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _goes_on(config: dict[str, Any]) -> bool:
-    return config["training"]["init_from"] == weights_name(config)
+    return config["training"]["init_from"] == weights_name(config["experiment"], config["name"])

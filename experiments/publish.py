@@ -8,7 +8,6 @@ experiments/<experiment>/results/<name>.json, .png and .npz (the picture's array
 best validation loss as nem_jax/pretrained/<experiment>_<name>.safetensors, and the table in experiments/README.md.
 """
 
-import importlib
 import json
 import shutil
 from pathlib import Path
@@ -19,11 +18,12 @@ import numpy as np
 from absl import flags
 
 from experiments import table
+from experiments.command_line import launch
 from experiments.lineage import as_named, earlier_training, weights_name
+from experiments.recipe import config_module
 from experiments.shared_flags import define_mnist_dir
 from experiments.trained import evaluate_subject, load_subject
 from nem_jax.evaluation import mean_std, summarise
-from nem_jax.launch import launch
 from nem_jax.pretrained import DIRECTORY
 from nem_jax.training.logs import read_records
 from nem_jax.training.stages import stage_paths
@@ -135,7 +135,7 @@ def gather(workdirs: list[Path], root: Path) -> tuple[list[dict[str, Any]], dict
     if any(earlier) and len(read) > 1:
         raise ValueError("a run that goes on from published weights is published alone: name one workdir")
     results = [as_named(result) for result in read]
-    module = importlib.import_module(f"experiments.{experiment}.config")
+    module = config_module(experiment)
     if shared_by_seeds(results[0]["config"]) != shared_by_seeds(to_json(module.get_config(name))):
         raise ValueError(f"workdir {workdirs[0]} differs from the configuration {name!r} whose name it bears")
     record = aggregate(results, module.PAPER.get(name, {}))
@@ -161,22 +161,22 @@ def publish(
     record["weights_sha256"], record["ami_change_by_float16"] = weights_sha256(packaged), change
     for suffix in (".npz", ".png"):
         shutil.copyfile((best / OVERVIEW).with_suffix(suffix), file.with_suffix(suffix))
-    name = weights_name(record["config"])
+    name = weights_name(record["experiment"], record["config"]["name"])
     write_weights(weights / f"{name}.safetensors", packaged)
     write_json(weights / f"{name}.json", {**without_seeds(result["config"]), "seed": best_run(result)["seed"]})
     write_json(file, record)
     print(f"published {file} and {name}.safetensors")
 
 
-def publish_named(workdirs: list[str], mnist_dir: str | None) -> None:
+def publish_in_table(workdirs: list[Path], mnist_dir: str | None) -> None:
     """`publish`, and the table brought up to date."""
     if not workdirs:
         raise ValueError("give the runs to publish: --workdirs=runs/a,runs/b")
-    publish([Path(workdir) for workdir in workdirs], mnist_dir=mnist_dir)
+    publish(workdirs, mnist_dir=mnist_dir)
     table.write()
 
 
 if __name__ == "__main__":
     named = flags.DEFINE_list("workdirs", [], "directories of finished runs, of different seeds")
     mnist = define_mnist_dir()
-    launch(lambda: publish_named(named.value, mnist.value))
+    launch(lambda: publish_in_table([Path(workdir) for workdir in named.value], mnist.value))

@@ -1,5 +1,8 @@
 """Every field of a configuration, with what the experiments of N-EM share; a config.py sets what is its own."""
 
+import importlib
+from types import ModuleType
+
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
@@ -22,6 +25,11 @@ def base_config(experiment: str, name: str, names: tuple[str, ...]) -> ConfigDic
     config.stages = ()  # dictionaries of dotted fields (data, training): each starts from the last one's weights
     config.training = _training()
     return config
+
+
+def config_module(experiment: str) -> ModuleType:
+    """An experiment's config.py, by its name."""
+    return importlib.import_module(f"experiments.{experiment}.config")
 
 
 def _data() -> ConfigDict:

@@ -13,25 +13,27 @@ import numpy as np
 from absl import flags
 
 from experiments import figure
+from experiments.command_line import launch
 from experiments.output import beside
-from experiments.shown_example import EXAMPLE, check_example
+from experiments.shared_flags import define_example
 from experiments.subject_flags import flag_fields, trained_name
-from experiments.trained import describe_subject, load_subject
+from experiments.trained import check_example, describe_subject, load_subject
 from nem_jax import charts, plots
 from nem_jax.evaluation import over_split, quartiles, rollout_batch
-from nem_jax.launch import launch
 from nem_jax.model import to_frames
-from nem_jax.rollout import Rollout
+from nem_jax.rollouts import Rollout
 from nem_jax.training.run import draw_key
 
+_EXAMPLE = define_example()
 _NUM_AHEAD = flags.DEFINE_integer("num_ahead", 20, "steps on the model's own predictions", lower_bound=1)
 
 
 def measure() -> figure.Measured:
     """Error of each step over the test set; prediction, gamma and psi of one example."""
     subject = load_subject(trained_name(), {**flag_fields(), "model.num_draws": 1}, num_ahead=_NUM_AHEAD.value)
+    check_example(subject, _EXAMPLE.value)
     model, params, dataset = subject.experiment.model, subject.params, subject.dataset
-    key, split, index = draw_key(subject.trained.seed, 0), dataset.splits["test"], np.array([check_example(subject)])
+    key, split, index = draw_key(subject.trained.seed, 0), dataset.splits["test"], np.array([_EXAMPLE.value])
 
     def batch(source: Any, index: np.ndarray) -> tuple[Rollout, jax.Array]:
         return rollout_batch(model, params, key, dataset.sample, source, index, _NUM_AHEAD.value)
@@ -43,7 +45,7 @@ def measure() -> figure.Measured:
     arrays: dict[str, Any] = {"x": x, "x_noisy": x_noisy[0]}
     for name in ("gamma", "psi"):
         arrays[name] = np.concatenate([getattr(observed, name)[0], getattr(ahead, name)[0]])
-    record = {"num_observed": model.num_steps, "num_ahead": _NUM_AHEAD.value, "example": EXAMPLE.value}
+    record = {"num_observed": model.num_steps, "num_ahead": _NUM_AHEAD.value, "example": _EXAMPLE.value}
     return {**describe_subject(subject), **record, "upper_bound": quartiles(losses)}, jax.device_get(arrays)
 
 
@@ -59,11 +61,7 @@ def draw(record: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> N
 
 def main() -> None:
     """Measure and draw."""
-
-    def default() -> Path:
-        return Path("runs") / "figures" / f"rollout_{Path(trained_name()).name}"
-
-    figure.produce(default, measure, draw, has_arrays=True)
+    figure.produce(lambda: figure.own(f"rollout_{Path(trained_name()).name}"), measure, draw, has_arrays=True)
 
 
 if __name__ == "__main__":

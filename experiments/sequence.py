@@ -11,26 +11,28 @@ import numpy as np
 from absl import flags
 
 from experiments import figure
+from experiments.command_line import launch
 from experiments.output import beside
-from experiments.shown_example import EXAMPLE, check_example
+from experiments.shared_flags import define_example
 from experiments.subject_flags import flag_fields, trained_name
-from experiments.trained import describe_subject, load_subject
+from experiments.trained import check_example, describe_subject, load_subject
 from nem_jax import plots
 from nem_jax.evaluation import examine
-from nem_jax.launch import launch
 from nem_jax.training.run import draw_key
 
+_EXAMPLE = define_example()
 _EVERY = flags.DEFINE_integer("every", 1, "the picture shows one step in so many; the animation all", lower_bound=1)
 
 
 def measure() -> figure.Measured:
     """The example's inputs, targets, gamma and psi at each step."""
     subject = load_subject(trained_name(), flag_fields())
+    check_example(subject, _EXAMPLE.value)
     experiment = subject.experiment
-    key, index = draw_key(subject.trained.seed, 0), np.array([check_example(subject)])
+    key, index = draw_key(subject.trained.seed, 0), np.array([_EXAMPLE.value])
     shown = examine(experiment.model, subject.params, key, subject.dataset, "test", index)
     arrays = {name: leaf[0] for name, leaf in shown._asdict().items()}
-    return {**describe_subject(subject), "example": EXAMPLE.value}, arrays
+    return {**describe_subject(subject), "example": _EXAMPLE.value}, arrays
 
 
 def draw(record: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> None:
@@ -44,7 +46,7 @@ def main() -> None:
     """Measure and draw."""
 
     def default() -> Path:
-        return Path("runs") / "figures" / f"sequence_{Path(trained_name()).name}_{EXAMPLE.value}"
+        return figure.own(f"sequence_{Path(trained_name()).name}_{_EXAMPLE.value}")
 
     figure.produce(default, measure, draw, has_arrays=True)
 

@@ -21,6 +21,12 @@ def define_mnist_dir() -> flags.FlagHolder[str | None]:
 
 
 @functools.cache
+def define_example() -> flags.FlagHolder[int]:
+    """--example."""
+    return flags.DEFINE_integer("example", 0, "number of the test example that is drawn", lower_bound=0)
+
+
+@functools.cache
 def define_num_test() -> flags.FlagHolder[int | None]:
     """--num_test."""
     return flags.DEFINE_integer("num_test", None, "test examples, if not the trained number", lower_bound=1)

@@ -6,9 +6,9 @@ from absl import flags
 
 from experiments.shared_flags import define_mnist_dir, define_num_test
 
-TRAINED = flags.DEFINE_string("trained", None, "a run's directory, or weights that come with the package")
+_TRAINED = flags.DEFINE_string("trained", None, "a run's directory, or weights that come with the package")
 NUM_TEST, _MNIST_DIR = define_num_test(), define_mnist_dir()
-NUM_STEPS = flags.DEFINE_integer("num_steps", None, "T, if not the trained one", lower_bound=1)
+_NUM_STEPS = flags.DEFINE_integer("num_steps", None, "T, if not the trained one", lower_bound=1)
 
 
 def trained_name() -> str:
@@ -17,9 +17,9 @@ def trained_name() -> str:
     Raises:
         ValueError: --trained is not given.
     """
-    if not TRAINED.value:
+    if not _TRAINED.value:
         raise ValueError("give the weights: --trained=DIRECTORY, or the name of some that come with nem_jax")
-    return TRAINED.value
+    return _TRAINED.value
 
 
 def flag_fields() -> dict[str, Any]:
@@ -27,5 +27,5 @@ def flag_fields() -> dict[str, Any]:
     return {
         "data.mnist_dir": _MNIST_DIR.value,
         "data.num_test": NUM_TEST.value,
-        "model.num_steps": NUM_STEPS.value,
+        "model.num_steps": _NUM_STEPS.value,
     }

@@ -6,15 +6,15 @@
 Runs that are finished are kept, interrupted ones resume: call it again until it is through.
 """
 
-import importlib
 from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict
 
-from experiments import publish, table
+from experiments import publish
+from experiments.command_line import launch
+from experiments.recipe import config_module
 from experiments.shared_flags import define_directory, define_mnist_dir
-from nem_jax.launch import launch
 from nem_jax.training.run import check_startable, run_unless_finished
 
 EXPERIMENTS = ("static_shapes", "flying_shapes", "flying_mnist")
@@ -32,7 +32,7 @@ def plan(experiment: str, names: list[str], seeds: int, directory: Path) -> dict
     Raises:
         ValueError: see `check_startable`; or a name is none of the experiment's, or has a result of more seeds.
     """
-    module = importlib.import_module(f"experiments.{experiment}.config")
+    module = config_module(experiment)
     planned = {}
     for name in names or module.SWEEP:
         if _PUBLISH.value:
@@ -50,8 +50,7 @@ def main() -> None:
     for workdir, config in planned.items():
         run_unless_finished(config, workdir)
         if _PUBLISH.value:
-            publish.publish([workdir], mnist_dir=_MNIST_DIR.value)
-            table.write()
+            publish.publish_in_table([workdir], _MNIST_DIR.value)
 
 
 if __name__ == "__main__":

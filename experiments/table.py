@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import flags
 
-from nem_jax.launch import launch
+from experiments.command_line import launch
 
 HERE = Path(__file__).parent
 README = HERE / "README.md"
@@ -80,7 +80,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _mean_std(metric: dict[str, Any]) -> str:
-    if len(metric.get("per_seed", "several")) == 1:
+    if "per_seed" in metric and len(metric["per_seed"]) == 1:
         return f"{metric['mean']:.3f}"
     return f"{metric['mean']:.3f} +- {metric['std']:.3f}"
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from experiments import figure
+from experiments.command_line import launch
 from experiments.output import beside
 from experiments.subject_flags import flag_fields, trained_name
 from experiments.trained import describe_subject, evaluate_subject, load_subject
 from nem_jax import charts
 from nem_jax.evaluation import quartiles
-from nem_jax.launch import launch
 
 
 def names() -> dict[str, str]:
@@ -54,7 +54,7 @@ def draw(record: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> N
 
 def main() -> None:
     """Measure and draw."""
-    figure.produce(lambda: Path("runs") / "figures" / f"time_steps_{'_'.join(names())}", measure, draw)
+    figure.produce(lambda: figure.own(f"time_steps_{'_'.join(names())}"), measure, draw)
 
 
 if __name__ == "__main__":

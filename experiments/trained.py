@@ -67,6 +67,17 @@ def with_weights(subject: Subject, source: str, seed: int | None) -> Subject:
     return subject._replace(source=source, trained=trained, params=params)
 
 
+def check_example(subject: Subject, number: int) -> None:
+    """There is a test example of this number.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    size = subject.dataset.splits["test"].size
+    if number >= size:
+        raise ValueError(f"example must be from 0 to {size - 1}, got {number}")
+
+
 def without_noise(subject: Subject) -> Subject:
     """The same on clean input."""
     model = dataclasses.replace(subject.experiment.model, corrupt=lambda key, x: x)

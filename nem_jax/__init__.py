@@ -40,9 +40,9 @@ from nem_jax.losses import (
 from nem_jax.metrics import Scores, ami, ari, confidence, segmentation_scores
 from nem_jax.model import NEM, example_loss, infer, infer_likeliest
 from nem_jax.pretrained import load_pretrained
-from nem_jax.rollout import Rollout, rollout, rollout_losses
+from nem_jax.rollouts import Rollout, rollout, rollout_losses
 from nem_jax.types import Cell, EMState, Example, Objects, Trajectory
-from nem_jax.unroll import unroll
+from nem_jax.unrolling import unroll
 
 __all__ = [  # noqa: RUF022 - by subject
     # records

@@ -19,7 +19,7 @@ from nem_jax import devices, losses, metrics
 from nem_jax.compilation import Jit
 from nem_jax.data.split import Dataset, Split
 from nem_jax.model import NEM, infer_likeliest, objective, target_frames
-from nem_jax.rollout import Rollout, rollout, rollout_losses
+from nem_jax.rollouts import Rollout, rollout, rollout_losses
 from nem_jax.types import Example, Params, PRNGKey
 
 NUM_SHOWN = 8
@@ -34,7 +34,7 @@ class Evaluation(NamedTuple):
     upper_bound: Float[Array, "*n"]
     """`losses.loss_upper_bound` after the last step, `[N]`."""
     scores: metrics.Scores
-    """After each scored EM step, `[N, S]`: of static images the last, of sequences all."""
+    """After each scored EM step: `[N, 1]` of static images, the last, `[N, T]` of sequences."""
 
 
 def evaluate_example(model: NEM, params: Params, key: PRNGKey, example: Example, num_groups: int) -> Evaluation:
@@ -110,7 +110,7 @@ def mean_std(scores: list[dict[str, float]]) -> tuple[dict[str, float], dict[str
 
 
 def quartiles(values: np.ndarray) -> dict[str, list[float]]:
-    """Mean and quartiles over the examples, of each step: `[N, S]` -> S numbers each (N-EM's figure 6)."""
+    """Mean and quartiles over the examples, of each step: `[N, T]` -> T numbers each (N-EM's figure 6)."""
     lower, upper = np.quantile(values, [0.25, 0.75], axis=0)
     return {"mean": values.mean(axis=0).tolist(), "lower": lower.tolist(), "upper": upper.tolist()}
 
@@ -164,8 +164,8 @@ def examine(
 @functools.partial(Jit, static_argnames=("model", "sample", "num_ahead"))
 def rollout_batch(
     model: NEM, params: Params, key: PRNGKey, sample: Any, source: Any, index: Int[Array, " N"], num_ahead: int
-) -> tuple[Rollout, Float[Array, "N S"]]:
-    """The rollout of examples number `index`, and `rollout_losses` of its S = T + `num_ahead` steps, in nats."""
+) -> tuple[Rollout, Float[Array, "N _"]]:
+    """The rollout of examples number `index`, and `rollout_losses` of its T + `num_ahead` steps, in nats."""
 
     def one(index: jax.Array) -> tuple[Rollout, jax.Array]:
         x = sample(source, index).x

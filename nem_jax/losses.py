@@ -76,12 +76,12 @@ def trajectory_loss(
     x: Float[Array, "T H W C"],
     trajectory: Trajectory,
     pixel_dist: PixelDist,
-    weights: Float[np.ndarray, " N"],
+    weights: Float[np.ndarray, " _"],
     inter_weight: float = 1.0,
 ) -> StepLoss:
     """The weighted sum of `total_loss` over the EM steps: what training minimises.
 
-    `weights` is a constant, so that the steps before its first non-zero entry cost nothing.
+    `weights` `[T]` is a constant, so that the steps before its first non-zero entry cost nothing.
 
     Raises:
         ValueError: there is not one weight for each step, or none but zeros.

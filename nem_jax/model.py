@@ -16,8 +16,8 @@ from jaxtyping import Array, Float, Num
 
 from nem_jax import em, losses
 from nem_jax.distributions import PixelDist
-from nem_jax.types import Cell, Params, PRNGKey, Trajectory
-from nem_jax.unroll import unroll
+from nem_jax.types import Cell, EMState, Params, PRNGKey, Trajectory
+from nem_jax.unrolling import unroll
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class NEM:
         inter_weight: weight of the inter-cluster loss.
         num_draws: initial gammas that `infer_likeliest` tries; training draws one.
         scan_unroll: EM steps per loop body; None lays out all of them, which is fastest on CPU.
-        remat: what the backward pass computes again, see `REMAT` of `nem_jax/unroll.py`.
+        remat: what the backward pass computes again, see `nem_jax.unrolling.REMAT`.
     """
 
     init: Callable[[PRNGKey], Params]
@@ -90,6 +90,13 @@ def target_frames(model: NEM, frames: Num[Array, "F H W C"]) -> Num[Array, "T H 
     return to_frames(frames, model.num_frames)[model.lookahead :]
 
 
+def draw_inputs(model: NEM, key: PRNGKey, x: Float[Array, "F H W C"]) -> tuple[Float[Array, "T H W C"], EMState]:
+    """All that is random in `infer`: the noisy frames that the T steps read, and the state before the first."""
+    noise_key, state_key = jax.random.split(key)
+    x_noisy = model.corrupt(noise_key, to_frames(x, model.num_steps))
+    return x_noisy, em.init_state(state_key, model.num_components, model.hidden_size, x.shape[1:])
+
+
 def infer(model: NEM, params: Params, key: PRNGKey, x: Float[Array, "F H W C"]) -> tuple[Trajectory, jax.Array]:
     """T EM steps on one example: step t reads frame t, corrupted anew, and is scored on clean frame t + lookahead.
 
@@ -102,9 +109,7 @@ def infer(model: NEM, params: Params, key: PRNGKey, x: Float[Array, "F H W C"]) 
     Returns:
         The states after each step, and the inputs x_noisy `[T, H, W, C]` that led there.
     """
-    noise_key, state_key = jax.random.split(key)
-    x_noisy = model.corrupt(noise_key, to_frames(x, model.num_steps))
-    state = em.init_state(state_key, model.num_components, model.hidden_size, x.shape[1:])
+    x_noisy, state = draw_inputs(model, key, x)
     step = functools.partial(
         em.em_step,
         model.cell,

@@ -4,7 +4,7 @@ Axis legend, always in this order:
 
     B  batch          T  EM steps (F = T + lookahead frames)      K  components
     H  height         W  width         C  channels        M  hidden units of one component
-    N  objects, or examples of a data set
+    N  objects, or examples of a data set        S  seeds        R  steps of a rollout beyond the frames
 
 The core functions take one example, so that B never appears in them: `jax.vmap` adds it. Arrays that
 belong to one component carry K first (`psi` is `[K, H, W, C]`); images have no K axis.

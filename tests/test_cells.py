@@ -10,7 +10,7 @@ import pytest
 from nem_jax import em
 from nem_jax.distributions import Bernoulli
 from nem_jax.networks.cells import NEMCell, RNNEMCell, original_step_size, positive_step_size
-from nem_jax.unroll import unroll
+from nem_jax.unrolling import unroll
 
 pytestmark = [pytest.mark.strict_dtypes, pytest.mark.compiled_quickly]
 

@@ -13,7 +13,7 @@ from scipy import special, stats
 from nem_jax import em, losses
 from nem_jax.distributions import Bernoulli, Gaussian
 from nem_jax.types import EMState
-from nem_jax.unroll import unroll
+from nem_jax.unrolling import unroll
 
 pytestmark = [pytest.mark.strict_dtypes, pytest.mark.compiled_quickly]
 

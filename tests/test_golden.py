@@ -17,7 +17,7 @@ from nem_jax import em, losses, metrics
 from nem_jax.distributions import Bernoulli
 from nem_jax.networks.cells import RNNEMCell
 from nem_jax.networks.conv_cell import ConvRNNEMCell
-from nem_jax.unroll import unroll
+from nem_jax.unrolling import unroll
 
 pytestmark = pytest.mark.strict_dtypes  # not compiled quickly: the goldens hold for the program that users run
 

@@ -74,7 +74,7 @@ def test_the_weights_are_scored_again_with_other_k_and_t(finished, launch, tmp_p
     assert scores["protocol"]["input_noise"] == "none"
     (trained,) = json.loads((path / RESULT).read_text())["runs"]
     assert scores["mean"]["confidence_last"] < trained["scores"]["confidence_last"]
-    arguments = ("--keep_best_of=3", "--num_test=32", f"--output={tmp_path / 'likeliest'}")
+    arguments = ("--num_draws=3", "--num_test=32", f"--output={tmp_path / 'likeliest'}")
     assert launch("experiments.evaluate", f"--trained={path}", *arguments).returncode == 0
     likeliest = json.loads((tmp_path / "likeliest.json").read_text())
     assert likeliest["protocol"]["kept_draws"] == "the likeliest of 3"

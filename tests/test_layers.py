@@ -19,9 +19,9 @@ LAYERS = {
     "metrics": 1,
     "em": 2,
     "losses": 2,
-    "unroll": 3,
+    "unrolling": 2,
     "model": 3,
-    "rollout": 3,
+    "rollouts": 3,
     "config": 4,
     "compilation": 4,
     "devices": 4,
@@ -29,7 +29,6 @@ LAYERS = {
     "evaluation": 5,
     "weights": 4,
     "provenance": 4,
-    "launch": 5,
     "training": 6,
     "pretrained": 5,
 }
@@ -43,8 +42,8 @@ LEAVES = {
 }
 """Modules beside the layers: what they may import of this package, and of other libraries."""
 
-EXCEPTIONS = {("model", "unroll"), ("rollout", "model"), ("rollout", "unroll"), ("training", "plots")}
-"""(module, import): a model is an unrolled step, a rollout goes on from it, and figures are drawn while training."""
+EXCEPTIONS = {("rollouts", "model"), ("training", "plots")}
+"""(module, import): a rollout goes on from a model's last step, and figures are drawn while training."""
 
 CORE_LIBRARIES = {"chex", "jax", "jaxtyping", "numpy"}
 STANDARD_LIBRARY = {

@@ -11,7 +11,7 @@ import pytest
 from nem_jax import corruption, em, losses, model
 from nem_jax.distributions import Bernoulli
 from nem_jax.networks.cells import RNNEMCell
-from nem_jax.unroll import unroll
+from nem_jax.unrolling import unroll
 
 pytestmark = [pytest.mark.strict_dtypes, pytest.mark.compiled_quickly]
 

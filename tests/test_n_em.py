@@ -14,7 +14,7 @@ from nem_jax import em, losses
 from nem_jax.distributions import Bernoulli
 from nem_jax.networks.cells import NEMCell
 from nem_jax.types import EMState
-from nem_jax.unroll import unroll
+from nem_jax.unrolling import unroll
 
 pytestmark = [pytest.mark.strict_dtypes, pytest.mark.compiled_quickly]
 

@@ -11,7 +11,7 @@ import pytest
 from nem_jax import corruption, losses, model
 from nem_jax.distributions import Bernoulli
 from nem_jax.losses import predicted_frame
-from nem_jax.rollout import rollout, rollout_losses, rollout_step
+from nem_jax.rollouts import rollout, rollout_losses, rollout_step
 
 pytestmark = [pytest.mark.strict_dtypes, pytest.mark.compiled_quickly]
 

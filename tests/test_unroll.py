@@ -11,7 +11,7 @@ from jaxtyping import TypeCheckError
 
 from nem_jax import em
 from nem_jax.distributions import Bernoulli
-from nem_jax.unroll import unroll
+from nem_jax.unrolling import unroll
 
 pytestmark = [pytest.mark.strict_dtypes, pytest.mark.compiled_quickly]
 

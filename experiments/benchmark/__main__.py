@@ -22,10 +22,10 @@ from experiments import figure
 from experiments.benchmark.contests import CONTESTS
 from experiments.benchmark.convolutional import paper_config
 from experiments.benchmark.measure import flop_per_example, growth, matmul_peak, training_step
+from experiments.command_line import launch
 from experiments.output import beside
 from experiments.static_shapes.config import get_config as static_shapes
 from nem_jax import charts
-from nem_jax.launch import launch
 
 PARTS = ("models", "growth", "remat", "seeds", "pytorch")
 
@@ -128,7 +128,6 @@ def draw(record: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> N
         for label, found in record["growth"].items()
     }
     charts.growth(curves, "times the smallest", "times its step time").savefig(beside(path))
-    print(f"picture: {beside(path)}")
 
 
 def profile(directory: str) -> None:

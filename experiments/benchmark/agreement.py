@@ -10,8 +10,7 @@ from jaxtyping import Array, Float
 
 from nem_jax.compilation import Jit
 from nem_jax.config import Experiment
-from nem_jax.em import init_state
-from nem_jax.model import target_frames, to_frames
+from nem_jax.model import draw_inputs, target_frames
 from nem_jax.training.state import make_keys
 from nem_jax.training.step import batch_loss
 from nem_jax.types import Params
@@ -36,11 +35,9 @@ def one_batch(experiment: Experiment, num_examples: int) -> OneBatch:
     index = jnp.arange(num_examples)
     x = jax.jit(jax.vmap(dataset.sample, in_axes=(None, 0)))(dataset.splits["training"].source, index).x
 
-    def drawn(key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:  # as `model.infer` draws them
-        noise_key, state_key = jax.random.split(key)
-        x_noisy = model.corrupt(noise_key, to_frames(x, model.num_steps))
-        gamma = init_state(state_key, model.num_components, model.hidden_size, x.shape[1:]).gamma
-        return x_noisy, target_frames(model, x), gamma
+    def drawn(key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        x_noisy, state = draw_inputs(model, key, x)
+        return x_noisy, target_frames(model, x), state.gamma
 
     example_keys = jax.random.split(keys.train, num_examples)
     loss_and_grads = Jit(jax.value_and_grad(batch_loss, argnums=1, has_aux=True), static_argnums=0)

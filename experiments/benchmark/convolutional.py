@@ -6,7 +6,6 @@ compiled. First both must give the same loss and gradients.
 """
 
 import functools
-import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ from ml_collections import ConfigDict
 
 from experiments.benchmark.agreement import largest_difference, one_batch
 from experiments.benchmark.contest import OURS, Contest, Run, build_ours, prepare_torch
+from experiments.recipe import config_module
 from nem_jax.config import build_experiment
 
 CONFIGS = {"flying_shapes": "rnn_em_3_3", "flying_mnist": "direct"}
@@ -24,7 +24,7 @@ STEPS_PER_TURN = 3
 
 def paper_config(name: str, num_steps: int = 20) -> ConfigDict:
     """The configuration of an experiment that is measured; MNIST by scikit-learn's digits, which are always there."""
-    config = importlib.import_module(f"experiments.{name}.config").get_config(CONFIGS[name])
+    config = config_module(name).get_config(CONFIGS[name])
     if name == "flying_mnist":
         config.data.digits = "sklearn"  # a step takes as long with them
     config.model.num_steps = num_steps

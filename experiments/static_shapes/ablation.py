@@ -14,12 +14,12 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from experiments import figure
+from experiments.command_line import launch
 from experiments.output import beside
 from experiments.shared_flags import define_directory, define_num_test
 from experiments.static_shapes.config import DEPARTURES, get_config
 from nem_jax import charts
 from nem_jax.config.checks import set_value, value
-from nem_jax.launch import launch
 from nem_jax.training.run import check_startable, run_unless_finished
 from nem_jax.training.workdir import to_json
 
@@ -70,7 +70,6 @@ def draw(record: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> N
         (scores["ami_max"]["mean"], None) for scores in record["scores"].values()
     ]
     charts.bars(list(record["scores"]), {"AMI (max)": entries}, "AMI").savefig(beside(path))
-    print(f"picture: {beside(path)}")
 
 
 if __name__ == "__main__":

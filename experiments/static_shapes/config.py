@@ -24,7 +24,7 @@ DEPARTURES = (
     "model.step_weights", "model.num_components", "model.hidden_size", "model.inter_weight", "training.learning_rate",
     "training.decay", "model.num_draws",
 )  # fmt: skip
-"""In what `rnn_em_best` departs from `rnn_em`, but for T: `experiments.static_shapes.ablation` takes back each alone."""
+"""How `rnn_em_best` departs from `rnn_em`, but for T: `experiments.static_shapes.ablation` takes each back alone."""
 
 SWEEP = ("rnn_em", "n_em")
 """What section 4.1 compares, and `experiments.sweep` trains."""

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from experiments.command_line import launch
 from experiments.shared_flags import define_directory
 from experiments.static_shapes.config import get_config
-from nem_jax.launch import launch
 from nem_jax.training.run import run
 from nem_jax.training.workdir import WorkdirError, check_trainable
 

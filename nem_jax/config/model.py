@@ -17,7 +17,7 @@ from nem_jax.networks import cells
 from nem_jax.networks.conv_cell import ConvRNNEMCell
 from nem_jax.networks.precision import PRECISIONS, with_precision
 from nem_jax.types import Cell, Params, PRNGKey
-from nem_jax.unroll import REMAT
+from nem_jax.unrolling import REMAT
 
 CELLS = ("rnn_em", "n_em", "conv_rnn_em")
 PIXEL_DISTS = ("bernoulli", "gaussian")

@@ -14,9 +14,7 @@ motion; training in stages on the first 20, the first 500 and all digits. Our ow
 One frame makes static digits: the paper's static two-digit MNIST is such a frame, repeated.
 """
 
-import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +23,7 @@ from jaxtyping import Array, Float, Int
 from nem_jax.data.mnist import Digits
 from nem_jax.data.motion import bounce, draw_velocities
 from nem_jax.data.scene import render
-from nem_jax.data.split import SPLITS, Dataset, Split, generated_splits
+from nem_jax.data.split import SPLITS, Dataset, Split, bound, generated_splits
 from nem_jax.types import Example, PRNGKey
 
 MAX_COVER = 2
@@ -62,12 +60,6 @@ def digit_pools(digits: Digits, digit_pool: int | None) -> dict[str, Float[Array
     num_training = available - available // 6
     parts = (digits.training[:num_training], digits.training[num_training:], digits.test)
     return dict(zip(SPLITS, map(jnp.asarray, parts), strict=True))
-
-
-@functools.cache
-def _sampler(num_frames: int, num_objects: int, canvas: tuple[int, int]) -> Callable[[Any, jax.Array], Example]:
-    """The same function for the same numbers: what is compiled with it serves again."""
-    return functools.partial(sample_digits, num_frames=num_frames, num_objects=num_objects, canvas=canvas)
 
 
 def flying_mnist(
@@ -114,5 +106,5 @@ def flying_mnist(
         for name, split in generated_splits(seed, sizes).items()
     }
     canvas = (image_size, image_size)
-    sample = _sampler(num_frames, num_objects, canvas)
+    sample = bound(sample_digits, num_frames=num_frames, num_objects=num_objects, canvas=canvas)
     return Dataset(sample, splits, (*canvas, 1), num_frames, num_groups=num_objects)

@@ -101,7 +101,7 @@ def _fetch_openml() -> dict[str, np.ndarray]:
         rows = fetch_openml("mnist_784", version=1, parser="liac-arff", as_frame=False).data
     except (OSError, EOFError, HTTPException) as error:
         raise ValueError(
-            "MNIST cannot be downloaded from OpenML: give data.mnist_dir, a directory with the four IDX files, or "
+            "MNIST cannot be downloaded from OpenML: give data.mnist_dir, a directory with its IDX files, or "
             f"data.digits='sklearn' ({type(error).__name__}: {error})"
         ) from error
     images, num_training = rows.astype(np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE), NUM_IMAGES["train"]

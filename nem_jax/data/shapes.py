@@ -6,10 +6,6 @@ fully inside the canvas, all uniform. The image is the OR of the shapes. Flying 
 is published; that all three types fly is our choice.
 """
 
-import functools
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +13,7 @@ from jaxtyping import Array, Int
 
 from nem_jax.data.motion import bounce, draw_velocities
 from nem_jax.data.scene import render
-from nem_jax.data.split import Dataset, generated_splits
+from nem_jax.data.split import Dataset, bound, generated_splits
 from nem_jax.types import Example, PRNGKey
 
 _DRAWINGS = {
@@ -62,12 +58,6 @@ def sample_shapes(
     return render(pictures, *bounce(positions, velocities, room, num_frames), canvas)
 
 
-@functools.cache
-def _sampler(num_objects: int, canvas: tuple[int, int], num_frames: int) -> Callable[[Any, jax.Array], Example]:
-    """The same function for the same numbers: what is compiled with it serves again."""
-    return functools.partial(sample_shapes, num_objects=num_objects, canvas=canvas, num_frames=num_frames)
-
-
 def flying_shapes(
     seed: int, sizes: tuple[int, int, int], num_frames: int, num_objects: int = 3, image_size: int = 28
 ) -> Dataset:
@@ -83,7 +73,7 @@ def flying_shapes(
     if image_size < MIN_IMAGE_SIZE:
         raise ValueError(f"image_size must be at least {MIN_IMAGE_SIZE}, the width of a triangle, got {image_size}")
     canvas = (image_size, image_size)
-    sample = _sampler(num_objects, canvas, num_frames)
+    sample = bound(sample_shapes, num_objects=num_objects, canvas=canvas, num_frames=num_frames)
     return Dataset(sample, generated_splits(seed, sizes), (*canvas, 1), num_frames, num_groups=num_objects)
 
 

@@ -1,5 +1,6 @@
 """What a data set is: a pure function from (source, index) to one example, and its three splits."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -9,6 +10,10 @@ import jax
 from nem_jax.types import Example
 
 SPLITS = ("training", "validation", "test")
+
+
+bound = functools.cache(functools.partial)
+"""`functools.partial`, and the same one for the same arguments: what is compiled with it serves again."""
 
 
 class Split(NamedTuple):

@@ -18,7 +18,7 @@ from nem_jax.distributions import PixelDist
 from nem_jax.losses import predicted_frame
 from nem_jax.model import NEM, infer, to_frames
 from nem_jax.types import Cell, EMState, Params, PRNGKey, Trajectory
-from nem_jax.unroll import unroll
+from nem_jax.unrolling import unroll
 
 _AHEAD = 2**31  # folded into the key that `infer` splits: a smaller number gives the keys that a split gives
 
