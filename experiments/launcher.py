@@ -1,5 +1,7 @@
 """The flags of every experiment's run.py: a configuration, a directory, whether to end it now, other processes."""
 
+from pathlib import Path
+
 from absl import flags
 from ml_collections import config_flags
 
@@ -35,9 +37,21 @@ def _main(experiment: str) -> None:
     check_fields(config)
     if config.experiment != experiment:
         raise ValueError(f"--config is one of {config.experiment}, and this is experiments.{experiment}.run")
+    _check_cache_apart()
     _connect()
     with hosts.ending_together():
         run(config, _WORKDIR.value, _STOP_NOW.value)
+
+
+def _check_cache_apart() -> None:
+    """The first program is compiled before the run takes its directory, which must be its alone.
+
+    Raises:
+        ValueError: --compilation_cache lies in it.
+    """
+    cache, workdir = flags.FLAGS.compilation_cache, Path(_WORKDIR.value).resolve()
+    if cache is not None and Path(cache).resolve().is_relative_to(workdir):
+        raise ValueError(f"--compilation_cache must not lie in --workdir, got {cache}")
 
 
 def _connect() -> None:

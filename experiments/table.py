@@ -49,6 +49,7 @@ def _row(record: dict[str, Any], file: str) -> str:
     failed = record.get("failed_at_step", [None] * len(record["seeds"]))
     runs = zip(record["epochs"], record["stopped_early"], record["stages"], failed, strict=True)
     earlier = record.get("earlier_training", [])
+    starts = [start for of_run in record["earlier_starts"] for start in of_run]
     before = "".join(f"{one['best_epoch'][0]} + " for one in earlier)
     epochs = before + ", ".join(f"{epochs}{_ending(epochs, planned, *others)}" for epochs, *others in runs)
     cells = [
@@ -60,7 +61,7 @@ def _row(record: dict[str, Any], file: str) -> str:
         _mean_std(metrics["ari"]),
         str(len(record["seeds"])),
         epochs,
-        "; ".join(dict.fromkeys(one["hardware"] for one in (*earlier, record))),
+        "; ".join(dict.fromkeys(one["hardware"] for one in (*earlier, *starts, record))),
         f"[json]({file})",
     ]
     return _line(cells)

@@ -1,26 +1,36 @@
 """Weights as files: nested arrays in safetensors, with names like `rnn/kernel`."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from nem_jax.types import Params
 
 
 def write_weights(path: Path, params: Params) -> None:
-    """Write nested weights."""
-    path.write_bytes(_serialise(params))
+    """Write nested weights atomically: a kill leaves the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(_serialise(params))
+    os.replace(temporary, path)
 
 
 def read_weights(path: Path) -> Params:
-    """The nested weights in a file, as float32."""
-    with safe_open(path, "numpy") as file:
-        flat = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118 - no mapping
+    """The nested weights in a file, as float32.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such file, or it holds no weights.
+    """
+    try:
+        with safe_open(path, "numpy") as file:
+            flat = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or holds no weights: {error}") from error
     return unflatten_dict(flat, sep="/")
 
 

@@ -67,6 +67,7 @@ def test_stages_set_their_fields_and_nothing_else():
         ({"training.init_from": "x"}, "stages[0] sets training.init_from, which all stages share"),
         (["data.digit_pool", 5], "stages[0] must be a dictionary of dotted fields, got ['data.digit_pool', 5]"),
         ({"training.learning_rate": 1.0}, "training.learning_rate is 0.0005, but stages[0] sets it to 1.0: give both"),
+        ({5: 1}, "stages[0] sets 5, which is no field of data or training"),
         ({"training.batch_size": "many"}, "stages[0] sets training.batch_size to 'many', of the wrong type"),
     ],
 )

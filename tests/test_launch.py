@@ -1,6 +1,7 @@
 """The command lines, in processes of their own: end to end, and refusals."""
 
 import json
+import shutil
 
 import h5py
 import numpy as np
@@ -10,6 +11,7 @@ from experiments.trained import load_subject
 from nem_jax.data.hdf5 import write_hdf5
 from nem_jax.data.shapes import static_shapes
 from nem_jax.training.logs import read_records
+from nem_jax.training.stages import load_trained
 from nem_jax.training.workdir import RESULT
 
 CONFIG = "experiments/static_shapes/config.py:smoke"
@@ -54,6 +56,20 @@ def test_a_start_from_weights_that_are_not_there_is_refused(launch, tmp_path, as
     assert_one_sentence(done, "nowhere holds no run with a checkpoint, and is none of the trained weights ")
     done = train(launch, tmp_path / "run", "--config.training.init_from=static_shapes_rnn_em")
     assert_one_sentence(done, "training.init_from: the weights in static_shapes_rnn_em are those of another network")
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_whose_name_is_a_runs_too_are_ambiguous(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(finished[0], "static_shapes_rnn_em")
+    with pytest.raises(ValueError, match=r"the run is \./static_shapes_rnn_em$"):
+        load_trained("static_shapes_rnn_em")
+    assert load_trained("./static_shapes_rnn_em").config.name == "smoke"
+
+
+def test_compiled_programs_are_not_kept_in_a_runs_directory(launch, tmp_path, assert_one_sentence):
+    done = train(launch, tmp_path / "run", f"--compilation_cache={tmp_path / 'run' / 'cache'}")
+    assert_one_sentence(done, "--compilation_cache must not lie in --workdir")
     assert not (tmp_path / "run").exists()
 
 

@@ -138,6 +138,8 @@ def test_a_run_that_goes_on_from_its_published_weights_keeps_their_training_on_r
     assert f"| {before['best_epoch'][0]} + {record['epochs'][0]} | {record['hardware']} |" in row
     elsewhere = {**record, "earlier_training": [{**earlier, "hardware": "an abacus"}]}
     assert f"| an abacus; {record['hardware']} |" in table.render([elsewhere], ["smoke.json"])
+    resumed = {**record, "earlier_training": [], "earlier_starts": [[{"hardware": "a GPU"}]]}
+    assert f"| a GPU; {record['hardware']} |" in table.render([resumed], ["smoke.json"])
     write_json(further / RESULT, {**result, "runs": result["runs"] * 2})
     with pytest.raises(ValueError, match="must be of one seed"):
         publish.publish([further], **places)
@@ -246,3 +248,6 @@ def test_weights_survive_their_file(tmp_path):
     assert weights_sha256(again) == weights_sha256(params)
     changed = {**params, "step_size": np.float32(0.25)}
     assert weights_sha256(changed) != weights_sha256(params)
+    (tmp_path / "w.safetensors").write_bytes((tmp_path / "w.safetensors").read_bytes()[:-5])
+    with pytest.raises(ValueError, match=r"w\.safetensors is damaged or holds no weights"):
+        read_weights(tmp_path / "w.safetensors")

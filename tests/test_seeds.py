@@ -132,11 +132,28 @@ def test_a_seed_whose_step_is_not_finite_rests_while_the_others_go_on(alone, tmp
     assert longer.epoch(loop.train(longer, tmp_path)).tolist() == [3, 1, 3]
 
 
+def test_the_last_seed_that_trains_may_fail(tmp_path, monkeypatch):
+    """The first ends after its second epoch, when patience is over; the other fails in its third."""
+    validate = loop.validate
+
+    def validated(training, params, active):
+        scores = validate(training, params, active)
+        epoch = len(read_records(tmp_path)) + 1
+        return {**scores, "valid_total": np.where(active, [float(epoch), -float(epoch)], np.nan)}
+
+    monkeypatch.setattr(loop, "validate", validated)
+    ruin(monkeypatch, {3: 1})
+    first, second = run(tiny(5, 2, patience=1, max_epochs=4), str(tmp_path))["runs"]
+    assert (first["epochs"], first["best_epoch"], first["stopped_early"]) == (2, 1, True)
+    assert "failed_at_step" not in first
+    assert (second["epochs"], second["best_epoch"], second["failed_at_step"]) == (2, 2, 17)
+
+
 def test_without_validated_weights_or_another_seed_a_step_that_is_not_finite_ends_the_run(tmp_path, monkeypatch):
     training = Training.of(build_experiment(tiny(5, 2, max_epochs=1)))
     with monkeypatch.context() as patch:
         ruin(patch, {1: 1})
-        with pytest.raises(FloatingPointError, match=r"^step 1 of seed 6: the loss"):
+        with pytest.raises(FloatingPointError, match=r"^step 1 of seed 6: the loss .* not finite, in the first epoch$"):
             loop.train(training, tmp_path)
     loop.train(training, tmp_path)
     ruin(monkeypatch, {2: 1, 3: 0})

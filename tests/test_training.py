@@ -96,7 +96,7 @@ def test_the_training_step_is_compiled_once(tmp_path):
 
 
 def test_training_stops_when_validation_no_longer_improves(tmp_path, monkeypatch):
-    losses = iter([5.0, 3.0, 4.0, float("nan"), 2.9, 1.0])
+    losses = iter([5.0, 3.0, 4.0, 3.0, 2.9, 1.0])
     names = ("valid_total", "valid_ami_max_last")
     monkeypatch.setattr(loop, "validate", lambda *_: dict.fromkeys(names, np.array([next(losses)])))
     training = Training.of(build_experiment(tiny(patience=2, max_epochs=9)))
@@ -107,15 +107,32 @@ def test_training_stops_when_validation_no_longer_improves(tmp_path, monkeypatch
     assert [record["epoch"] for record in read_records(tmp_path)] == [1, 2, 3, 4]
 
 
+def test_a_validation_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
+    losses = iter([5.0, np.nan])
+    monkeypatch.setattr(
+        loop, "validate", lambda *_: dict.fromkeys(("valid_total", "valid_ami_max_last"), np.array([next(losses)]))
+    )
+    training = Training.of(build_experiment(tiny()))
+    with pytest.raises(FloatingPointError, match=r"^step 16: the validation loss after it is not finite; the last"):
+        loop.train(training, tmp_path)
+    assert [record["epoch"] for record in read_records(tmp_path)] == [1]
+    assert training.epoch(loop.train(training, tmp_path, stop_now=True)).tolist() == [1]
+
+
 def test_the_best_weights_are_kept_apart():
     experiment = build_experiment(tiny())
     state = create_state(experiment.model, experiment.training.optimiser, jax.random.key(0))
     first, second = jnp.int32(1), jnp.int32(2)
-    state = update_best(state, jnp.float32(2), first)
+    on = jnp.bool_(True)
+    state = update_best(state, jnp.float32(2), first, on)
     moved = state._replace(params=jax.tree.map(lambda x: x + 1, state.params))
-    for no_better in (3.0, 2.0, jnp.nan):
-        jax.tree.map(np.testing.assert_array_equal, update_best(moved, jnp.float32(no_better), second), moved)
-    better = update_best(moved, jnp.float32(1), second)
+    for no_better in (3.0, 2.0):
+        jax.tree.map(np.testing.assert_array_equal, update_best(moved, jnp.float32(no_better), second, on), moved)
+    resting = update_best(moved, jnp.float32(jnp.nan), second, ~on)
+    jax.tree.map(np.testing.assert_array_equal, resting, moved)
+    failed = update_best(moved._replace(step=jnp.int32(8)), jnp.float32(jnp.nan), second, on)
+    assert (int(failed.failed_at), int(failed.best_epoch)) == (8, 1)
+    better = update_best(moved, jnp.float32(1), second, on)
     assert weights_sha256(better.best_params) == weights_sha256(moved.params) != weights_sha256(moved.best_params)
     assert int(better.best_epoch) == 2
 
@@ -171,11 +188,13 @@ def test_shuffled_epochs_visit_every_example_once(tmp_path, monkeypatch):
 
 
 def test_a_run_that_began_with_other_weights_resumes_without_them(finished, tmp_path, monkeypatch):
-    source = shutil.copytree(finished[0], tmp_path / "source")
+    source, compared = shutil.copytree(finished[0], tmp_path / "source"), {}
     config = tiny(init_from=str(source))
     monkeypatch.setattr(Checkpoints, "save", save_then_stop)
+    monkeypatch.setattr("nem_jax.training.run.check_alike", compared.__setitem__)
     with pytest.raises(KeyboardInterrupt):
         run(config, str(tmp_path / "run"))
+    assert compared["initial weights"] == weights_sha256(read_weights(source / WEIGHTS))
     monkeypatch.undo()
     shutil.rmtree(source)
     result = run(config, str(tmp_path / "run"))

@@ -1,5 +1,6 @@
 """Workdirs: who may write, and what a kill leaves behind."""
 
+import errno
 import json
 import os
 import struct
@@ -87,9 +88,19 @@ def test_a_file_is_refused(tmp_path):
     refused(tmp_path / "file", get_config("smoke"), "exists and holds no run")
 
 
-def test_a_broken_configuration_is_refused(tmp_path):
-    (tmp_path / CONFIG).write_text("{")
-    refused(tmp_path, get_config("smoke"), "is not readable")
+@pytest.mark.parametrize("text", ["{", '{"training": 3}', '{"data": [1]}'])
+def test_a_broken_configuration_is_refused(tmp_path, text):
+    (tmp_path / CONFIG).write_text(text)
+    refused(tmp_path, get_config("smoke"), "holds no configuration")
+
+
+def test_a_file_system_without_locks_is_not_another_process(tmp_path, monkeypatch):
+    def unsupported(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(workdir.fcntl, "flock", unsupported)
+    with pytest.raises(WorkdirError, match=r"cannot be locked: Function not implemented$"):
+        open_workdir(tmp_path, get_config("smoke"))
 
 
 def test_an_unwritable_place_is_refused(tmp_path):

@@ -94,7 +94,7 @@ def _with(config: ConfigDict, fields: Any, stage: str) -> ConfigDict:
         raise ValueError(f"{stage} must be a dictionary of dotted fields, got {fields!r}")
     changed = config.copy_and_resolve_references()
     for field, new in fields.items():
-        section, _, name = field.partition(".")
+        section, _, name = str(field).partition(".")
         if section not in ("data", "training") or name not in changed[section]:
             raise ValueError(f"{stage} sets {field}, which is no field of data or training")
         if field in _SHARED_BY_STAGES:

@@ -29,7 +29,7 @@ from nem_jax.types import Params
 
 CHECKPOINTS = "checkpoints"
 
-update_best_of_seeds = jax.jit(jax.vmap(update_best, in_axes=(0, 0, None)))
+update_best_of_seeds = jax.jit(jax.vmap(update_best, in_axes=(0, 0, None, 0)))
 
 
 class Training(NamedTuple):
@@ -79,9 +79,8 @@ class Training(NamedTuple):
         return self.epoch(state) - fetch(state.best_epoch) >= self.experiment.training.patience
 
     def failed(self, state: TrainState) -> np.ndarray:
-        """Whether a seed is behind the others without having stopped early: its next step is not finite."""
-        step = fetch(state.step)
-        return (step < step.max()) & ~self.stopped_early(state)
+        """Whether a loss or gradient of a seed was not finite: it is trained no further."""
+        return fetch(state.failed_at) > 0
 
     def finished(self, state: TrainState) -> np.ndarray:
         """Whether no epoch is left to train."""
@@ -94,11 +93,11 @@ def train(training: Training, path: Path, params: Params | None = None, stop_now
 
     Resumes from the newest checkpoint in `path`, to which the logs are cut back; begins with `params`, `[S]`, or with
     random weights. Returns the last state. A seed that has ended keeps its state while the others go on; so does, with
-    a warning, one whose next step is not finite.
+    a warning, one that has failed: a step's loss or gradient, or a validation loss, was not finite.
 
     Raises:
-        FloatingPointError: a step's loss or gradient is not finite, and no other seed is training, or the seed has no
-            validated weights yet. The last checkpoint stays.
+        FloatingPointError: a seed has failed, and all others have too, or it has no validated weights yet. The last
+            checkpoint stays.
     """
     with Checkpoints(path / CHECKPOINTS) as checkpoints:
         state = create(training, params)
@@ -111,16 +110,15 @@ def train(training: Training, path: Path, params: Params | None = None, stop_now
                 epoch = int(training.epoch(state).max()) + 1
                 valid_ami = logs.records[-1]["valid_ami_max_last"] if logs and logs.records else float("nan")
                 state, losses = train_epoch(training, state, active, epoch, valid_ami)
+                state, scores = validate_epoch(training, state, active & ~training.failed(state), epoch)
                 active &= ~training.failed(state)
-                on_host = fetch(state.params)
-                scores = validate(training, on_host, active)
-                valid_loss = scores["valid_total"].astype(np.float32)
-                state = update_best_of_seeds(state, valid_loss, np.int32(epoch))
+                if not active.any():  # the last that trained have failed; what the others have is saved
+                    break
                 step = int(fetch(state.step).max())
                 if logs:
                     logs.epoch(step, epoch, {**losses, **scores}, active)
                 if epoch % training.experiment.training.figure_interval == 0:
-                    shown = examine_first(training, on_host)
+                    shown = examine_first(training, fetch(state.params))
                     if logs:
                         logs.figure("overview", plots.overview(*shown), step)
                 checkpoints.save(state)
@@ -167,6 +165,8 @@ def train_epoch(
             chunk = batches[:, start : start + options.log_interval]
             state, loss = take_steps(training, state, chunk, active)
             totals, active = totals + loss, active & np.isfinite(loss[0])
+            if not active.any():
+                break
             bar.update(chunk[0].size)
             bar.set_postfix(loss=f"{loss[0, active].mean() / chunk.shape[1]:.2f}", valid_AMI=f"{valid_ami:.3f}")
     means = np.where(active, totals / num_steps, np.nan)
@@ -190,21 +190,24 @@ def take_steps(
     """
     state, progress = train_steps(*step_arguments(training, state, batches, active))
     progress = fetch(progress)
-    if not progress.finite.all():
-        _report_failures(training, fetch(state), active, progress.finite)
+    _report_failures(training, state, ~progress.finite, "the loss or its gradient")
     return state, np.where(progress.finite, np.stack(progress.loss), np.nan)
 
 
-def _report_failures(training: Training, state: TrainState, active: np.ndarray, finite: np.ndarray) -> None:
-    """Warn of each seed whose step was not finite; raise where it has no validated weights, or no other goes on."""
-    others_go_on = (active & finite).any()
-    for index in np.flatnonzero(~finite):
-        seed = f" of seed {training.experiment.seeds[index]}" if len(finite) > 1 else ""
-        sentence = f"step {state.step[index] + 1}{seed}: the loss or its gradient is not finite"
-        if not (others_go_on and state.best_epoch[index] > 0):
+def _report_failures(training: Training, state: TrainState, failed_now: np.ndarray, what: str) -> None:
+    """Warn of each seed that has just failed; raise if it has no validated weights, or if no seed is left."""
+    if not failed_now.any():
+        return
+    best_epoch, failed_at = fetch((state.best_epoch, state.failed_at))
+    for index in np.flatnonzero(failed_now):
+        seed = f" of seed {training.experiment.seeds[index]}" if len(failed_now) > 1 else ""
+        sentence = f"step {failed_at[index]}{seed}: {what} is not finite"
+        if not best_epoch.any():
+            raise FloatingPointError(f"{sentence}, in the first epoch")
+        if best_epoch[index] == 0 or failed_at.all():
             raise FloatingPointError(f"{sentence}; the last checkpoint is kept, --stop_now scores it")
         if is_main():
-            tqdm.write(f"warning: {sentence}; its best weights are kept, the other seeds go on")
+            tqdm.write(f"warning: {sentence}; its best weights are kept")
 
 
 def step_arguments(training: Training, state: TrainState, batches: np.ndarray, active: np.ndarray) -> tuple[Any, ...]:
@@ -217,6 +220,19 @@ def step_arguments(training: Training, state: TrainState, batches: np.ndarray, a
     state, keys, steps = place((state, training.keys.train, steps), mesh, SEED)
     source, padded = place(split.fetch(padded), mesh), place(padded, mesh, SEED, None, DATA)
     return training.program, state, keys, source, padded, steps
+
+
+def validate_epoch(
+    training: Training, state: TrainState, active: np.ndarray, epoch: int
+) -> tuple[TrainState, dict[str, np.ndarray]]:
+    """`validate` after an epoch: the state in which each seed has kept its best weights, and the scores."""
+    if not active.any():
+        return state, {}
+    scores = validate(training, fetch(state.params), active)
+    valid_loss = scores["valid_total"].astype(np.float32)
+    state = update_best_of_seeds(state, valid_loss, np.int32(epoch), active)
+    _report_failures(training, state, active & ~np.isfinite(valid_loss), "the validation loss after it")
+    return state, scores
 
 
 def validate(training: Training, params: Params, active: np.ndarray) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from nem_jax import plots, provenance
-from nem_jax.config import build_stages
+from nem_jax.config import Experiment, build_stages
 from nem_jax.devices import check_alike, fetch, on_main, together
 from nem_jax.evaluation import Examined, describe_protocol, evaluate, examine, mean_std, summarise
 from nem_jax.training.loop import Training, train
@@ -51,9 +51,8 @@ def run(config: ConfigDict, workdir: str, stop_now: bool = False) -> dict[str, A
     check_alike("configuration, workdir and code", str((given, record["git_revision"], record["versions"])))
     stages = [Training.of(experiment) for experiment in build_stages(config)]
     paths = stage_paths(path, len(stages))
-    if stop_now and not has_checkpoint(paths[0]):
-        raise ValueError(f"--stop_now: no epoch is finished in {path}, so that there is nothing to score")
-    params = None if has_checkpoint(paths[0]) else initial_params(stages[0].experiment)
+    params = together(lambda: _begin_with(stages[0].experiment, paths[0], stop_now))
+    check_alike("initial weights", str(params and weights_sha256(take_seed(params, 0))))
     with contextlib.ExitStack() as held:
         on_main(lambda: held.enter_context(owned(path, config, record)))
         together(lambda: check_same(path, config))  # they all see the directory
@@ -71,6 +70,15 @@ def run(config: ConfigDict, workdir: str, stop_now: bool = False) -> dict[str, A
         result: dict[str, Any] = {}
         on_main(lambda: result.update(_finish(stages[-1], *best, runs, config, path)))
         return result
+
+
+def _begin_with(experiment: Experiment, path: Path, stop_now: bool) -> Params | None:
+    """`initial_params` of a run whose first stage is trained in `path`; None if it has begun."""
+    if has_checkpoint(path):
+        return None
+    if stop_now:
+        raise ValueError(f"--stop_now: no epoch is finished in {path}, so that there is nothing to score")
+    return initial_params(experiment)
 
 
 def check_startable(config: ConfigDict, workdir: Path) -> None:
@@ -150,13 +158,14 @@ def _describe_run(stages: list[Training], states: list[TrainState], index: int) 
         experiment.model, params, draw_key(seed, 0), dataset, "test", experiment.training.batch_size, mesh
     )
     described = [_describe_stage(training, state, index) for training, state in zip(stages, states, strict=False)]
-    failed = [stage["failed_at_step"] for stage in described if "failed_at_step" in stage]
+    *earlier, last = described
+    epochs_before = sum(stage["epochs"] for stage in earlier)
     return {
         "seed": seed,
         "scores": summarise(evaluation),
-        **described[-1],
-        "epochs": sum(stage["epochs"] for stage in described),
-        **({"failed_at_step": failed[0]} if failed else {}),
+        **last,
+        "epochs": epochs_before + last["epochs"],
+        "best_epoch": epochs_before + last["best_epoch"],
         **({"stages": described} if len(stages) > 1 else {}),
         "weights_sha256": weights_sha256(params),
     }
@@ -168,7 +177,7 @@ def _describe_stage(training: Training, state: TrainState, index: int) -> dict[s
         "best_epoch": int(state.best_epoch[index]),
         "best_valid_loss": float(state.best_loss[index]),
         "stopped_early": bool(training.stopped_early(state)[index]),
-        **({"failed_at_step": int(state.step[index]) + 1} if training.failed(state)[index] else {}),
+        **({"failed_at_step": int(state.failed_at[index])} if training.failed(state)[index] else {}),
     }
 
 

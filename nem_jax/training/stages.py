@@ -31,9 +31,11 @@ def load_trained(source: str, seed: int | None = None) -> Trained:
     validation loss. The configuration is that of the seed alone.
 
     Raises:
-        ValueError: there is neither, or the run has not finished an epoch, or it has no such seed.
+        ValueError: there is neither, or both, or the run has not finished an epoch, or it has no such seed.
     """
     if source in pretrained_names():
+        if (Path(source) / CONFIG).exists():
+            raise ValueError(f"{source} is a run's directory and the name of weights of nem_jax: the run is ./{source}")
         trained = load_pretrained(source)
         _check_seed(seed, [trained.config.seed], source)
         return trained

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from nem_jax.model import NEM
 from nem_jax.types import Params, PRNGKey
@@ -38,6 +38,8 @@ class TrainState(NamedTuple):
     best_loss: Float[Array, ""]
     best_epoch: Int[Array, ""]
     """Number of epochs trained when it was reached; 0 before the first validation."""
+    failed_at: Int[Array, ""]
+    """Number (from 1) of the step that was not finite, and not taken, or after which validation was not; 0: none."""
 
 
 def make_keys(seed: int) -> Keys:
@@ -55,14 +57,18 @@ def create_state(
     """A fresh state: no step taken, nothing validated; the weights are drawn unless `params` are given."""
     params = model.init(key) if params is None else jax.tree.map(jnp.copy, params)
     best_params = jax.tree.map(jnp.copy, params)  # a copy: the state is donated, and a buffer can be donated only once
-    return TrainState(jnp.int32(0), params, optimiser.init(params), best_params, jnp.float32(jnp.inf), jnp.int32(0))
+    counts = (jnp.int32(0), jnp.int32(0))
+    return TrainState(jnp.int32(0), params, optimiser.init(params), best_params, jnp.float32(jnp.inf), *counts)
 
 
-def update_best(state: TrainState, valid_loss: Float[Array, ""], epoch: Int[Array, ""]) -> TrainState:
-    """Keep the weights if `valid_loss` is the lowest so far (a NaN never is)."""
+def update_best(
+    state: TrainState, valid_loss: Float[Array, ""], epoch: Int[Array, ""], validated: Bool[Array, ""]
+) -> TrainState:
+    """Keep the weights if `valid_loss` is the lowest so far (a NaN never is); if `validated`, it must be finite."""
     best = (state.params, valid_loss, epoch)
     kept = (state.best_params, state.best_loss, state.best_epoch)
     params, loss, best_epoch = jax.tree.map(
         lambda new, old: jnp.where(valid_loss < state.best_loss, new, old), best, kept
     )
-    return state._replace(best_params=params, best_loss=loss, best_epoch=best_epoch)
+    failed_at = jnp.where(validated & ~jnp.isfinite(valid_loss), state.step, state.failed_at)
+    return state._replace(best_params=params, best_loss=loss, best_epoch=best_epoch, failed_at=failed_at)

@@ -158,4 +158,5 @@ def _train_steps_of_seed(
 
     zero = jnp.float32(0)
     start = Progress(StepLoss(zero, zero, zero), jnp.int32(0), jnp.bool_(True))
-    return jax.lax.while_loop(unfinished, body, (state, start))
+    state, progress = jax.lax.while_loop(unfinished, body, (state, start))
+    return state._replace(failed_at=jnp.where(progress.finite, state.failed_at, state.step + 1)), progress

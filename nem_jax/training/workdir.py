@@ -85,8 +85,10 @@ def owned(path: Path, config: ConfigDict, provenance: dict[str, Any]) -> Iterato
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise WorkdirError(f"another process is training in {path}") from error
+        except OSError as error:  # a file system without locks
+            raise WorkdirError(f"workdir {path} cannot be locked: {error.strerror}") from error
         check_trainable(path, config)  # another process may have begun or finished a run meanwhile
         try:
             _record_start(path, config, provenance)
@@ -139,10 +141,10 @@ def check_same(path: Path, config: ConfigDict) -> None:
         WorkdirError: it is not; the sentence says in what they differ.
     """
     try:
-        present = json.loads((path / CONFIG).read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise WorkdirError(f"{path / CONFIG} is not readable: {error}") from error
-    different = differences(comparable(present), comparable(to_json(config)))
+        present = comparable(json.loads((path / CONFIG).read_text()))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise WorkdirError(f"{path / CONFIG} holds no configuration: {error}") from error
+    different = differences(present, comparable(to_json(config)))
     if different:
         raise WorkdirError(f"{path} belongs to a run of another configuration: {'; '.join(different)}")
 
