@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from nem_jax import em
 from nem_jax.distributions import Bernoulli
 from nem_jax.networks.cells import NEMCell, RNNEMCell, original_step_size, positive_step_size
+from nem_jax.networks.conv_cell import ConvRNNEMCell
 from nem_jax.unrolling import unroll
 
 pytestmark = [pytest.mark.strict_dtypes, pytest.mark.compiled_quickly]
@@ -104,6 +106,24 @@ def test_initial_weights_are_xavier_uniform_over_the_joint_input():
         assert 0.98 * bound < np.max(np.abs(kernel)) <= bound
         np.testing.assert_allclose(kernel.std(), bound / np.sqrt(3), rtol=0.05)
         np.testing.assert_array_equal(params[layer]["bias"], 0)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [NEMCell(40), ConvRNNEMCell(40, jax.nn.sigmoid, features=(16, 24), dense_size=32)],
+    ids=lambda module: type(module).__name__,
+)
+def test_initial_weights_are_xavier_uniform_in_every_layer(module):
+    """A kernel's fans are its inputs and outputs, times its 4x4 taps if it has any."""
+    params = flatten_dict(module.init(jax.random.key(0), jnp.zeros((8, 8, 1)), jnp.zeros(40))["params"])
+    kernels = {path: np.asarray(value) for path, value in params.items() if path[-1] == "kernel"}
+    assert len(kernels) == (1 if isinstance(module, NEMCell) else 8)
+    for path, kernel in kernels.items():
+        *taps, inputs, outputs = kernel.shape
+        bound = np.sqrt(6 / (np.prod(taps) * (inputs + outputs)))
+        assert 0.95 * bound < np.max(np.abs(kernel)) <= bound, path
+        np.testing.assert_allclose(kernel.std(), bound / np.sqrt(3), rtol=0.1, err_msg=str(path))
+    assert all(not np.any(value) for path, value in params.items() if path[-1] == "bias")
 
 
 def test_step_sizes():

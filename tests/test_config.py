@@ -12,7 +12,7 @@ from experiments.static_shapes import config as static_shapes
 from experiments.static_shapes.config import get_config
 from nem_jax.config import build_experiment, build_stages
 from nem_jax.config.fields import FIELDS
-from nem_jax.config.model import MIN_EPSILON
+from nem_jax.config.model import MIN_EPSILON, _build_module
 from nem_jax.corruption import masked_uniform
 from nem_jax.data.hdf5 import write_hdf5
 from nem_jax.data.shapes import static_shapes as static_shapes_data
@@ -282,7 +282,8 @@ def test_stored_data_must_be_what_the_configuration_says(tmp_path, fields, sente
 def test_pixels_and_noise_reach_the_model():
     changes = {"pixel_dist": "gaussian", "e_sigma": 0.5, "noise": "masked_uniform", "noise_prob": 0.3}
     model = build_experiment(changed(**{f"model__{name}": new for name, new in changes.items()})).model
-    assert model.pixel_dist == Gaussian(e_sigma=0.5)
+    assert model.pixel_dist == Gaussian(e_sigma=0.5, loss_sigma=1.0)
+    assert Gaussian() == Gaussian(e_sigma=0.25, loss_sigma=1.0)
     assert (model.corrupt.func, model.corrupt.keywords) == (masked_uniform, {"prob": 0.3})
 
 
@@ -320,6 +321,69 @@ def test_the_recipes_are_the_papers():
             500,
         )
         assert (data.num_training, data.num_validation, data.num_test) == (50_000, 10_000, 10_000)
+
+
+def test_the_recipes_of_sequences_are_the_papers():
+    """Paper's appendices A.2 and A.3 and the original program."""
+    of_both = {
+        "cell": "conv_rnn_em", "dense_size": 512, "num_steps": 20, "lookahead": 1, "noise_prob": 0.2,
+        "gradient_gamma": False, "step_weights": "all", "scored_steps": "all", "epsilon": 1e-6, "num_draws": 1,
+    }  # fmt: skip
+    of_shapes = {
+        "features": (32, 64), "hidden_size": 100, "normalise_input": False, "pixel_dist": "bernoulli",
+        "noise": "bitflip", "inter_weight": 1.0, "e_sigma": None,
+    }  # fmt: skip
+    of_mnist = {
+        "features": (32, 64, 128), "hidden_size": 250, "normalise_input": True, "pixel_dist": "gaussian",
+        "noise": "masked_uniform", "inter_weight": 0.2, "e_sigma": 0.25, "num_components": 2,
+    }  # fmt: skip
+    sizes = {"rnn_em_3_3": (3, 3), "rnn_em_3_5": (3, 5), "rnn_em_5_3": (5, 3), "rnn_em_5_5": (5, 5),
+             "rnn_em_4_5": (4, 5), "rnn_ae_3": (3, 1), "rnn_ae_4": (4, 1), "rnn_ae_5": (5, 1)}  # fmt: skip
+    expected = [
+        (flying_shapes.get_config(name), {**of_both, **of_shapes, "num_components": k}, (28, n), 1e-3)
+        for name, (n, k) in sizes.items()
+    ]
+    expected += [
+        (flying_mnist.get_config(name), {**of_both, **of_mnist}, (24, 2), 5e-4) for name in ("direct", "staged")
+    ]
+    for config, model, (image_size, num_objects), learning_rate in expected:
+        assert {name: config.model[name] for name in model} == model
+        assert (config.data.image_size, config.data.num_objects) == (image_size, num_objects)
+        assert (config.data.num_training, config.data.num_validation, config.data.num_test) == (50_000, 10_000, 10_000)
+        training = config.training
+        assert (training.learning_rate, training.batch_size, training.patience, training.max_epochs) == (
+            learning_rate, 64, 10, 500
+        )  # fmt: skip
+    assert flying_mnist.get_config("direct_text").model.e_sigma == 0.5
+    assert flying_shapes.get_config("rnn_em_3_5_denoising").model.lookahead == 0
+    assert [dict(stage) for stage in flying_mnist.get_config("staged").stages] == [
+        {"data.digit_pool": 20, "training.learning_rate": 1e-3},
+        {"data.digit_pool": 500, "training.learning_rate": 5e-4},
+        {"data.digit_pool": None, "training.learning_rate": 5e-4},
+    ]
+
+
+def test_the_convolutional_cell_is_built_as_configured():
+    fields = {"hidden_size": 7, "features": (3, 4), "dense_size": 6}
+    for normalise_input in (True, False):
+        config = flying_shapes.get_config("smoke")
+        config.model.update({**fields, "normalise_input": normalise_input})
+        module = _build_module(config, Bernoulli())
+        assert {name: getattr(module, name) for name in fields} == fields
+        assert module.normalise_input == normalise_input
+
+
+def test_the_optimiser_is_adam():
+    """Its equations (Kingma and Ba, 2015, algorithm 1) with their constants, over gradients that differ."""
+    optimiser = build_experiment(get_config("rnn_em")).training.optimiser
+    weights, moment, square = np.array([1.0, -2.0]), np.zeros(2), np.zeros(2)
+    state = optimiser.init(jnp.asarray(weights))
+    for step, gradient in enumerate(np.array([[0.3, -4.0], [0.1, 1e-7], [-0.7, 2.0]]), start=1):
+        update, state = optimiser.update(jnp.asarray(gradient), state, jnp.asarray(weights))
+        moment, square = 0.9 * moment + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
+        expected = -1e-3 * (moment / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
+        np.testing.assert_allclose(update, expected, rtol=1e-4)
+        weights = weights + expected
 
 
 def rates(**training):

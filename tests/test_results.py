@@ -12,6 +12,7 @@ import pytest
 
 from experiments import publish, table
 from experiments.lineage import EARLIER
+from experiments.recipe import config_module
 from experiments.static_shapes.config import get_config
 from experiments.static_shapes.demo import next_workdir
 from nem_jax import plots
@@ -43,6 +44,9 @@ def test_a_result_is_complete(file):
         assert len(values["per_seed"]) == len(record["seeds"])
         assert values["mean"] == pytest.approx(np.mean(values["per_seed"]))
         assert values["std"] == pytest.approx(np.std(values["per_seed"]))
+    module = config_module(record["experiment"])
+    assert record["config"] == without_seeds(to_json(module.get_config(file.stem)))
+    assert record["paper"] == module.PAPER.get(file.stem, {})
     assert record["metrics"]["ami_max"]["mean"] <= record["metrics"]["ami_arithmetic"]["mean"]
     assert file.with_suffix(".png").stat().st_size > 10_000
 

@@ -295,9 +295,24 @@ def test_validation_takes_one_draw_whatever_the_test_will(monkeypatch):
     config.model.num_draws = 3
     training, seen = Training.of(build_experiment(config)), []
     evaluate = loop.evaluate
-    monkeypatch.setattr(loop, "evaluate", lambda model, *rest: seen.append(model.num_draws) or evaluate(model, *rest))
+
+    def watched(model, params, key, dataset, split, *rest):
+        seen.append((model.num_draws, split))
+        return evaluate(model, params, key, dataset, split, *rest)
+
+    monkeypatch.setattr(loop, "evaluate", watched)
     loop.validate(training, loop.create(training).params, np.array([True]))
-    assert seen == [1]
+    assert seen == [(1, "validation")]
+
+
+def test_training_in_float64():
+    with jax.enable_x64(True):
+        training = Training.of(build_experiment(tiny()))
+        state, losses = loop.take_steps(
+            training, loop.create(training), np.arange(32).reshape(1, 2, 16), np.array([True])
+        )
+    assert int(state.step[0]) == 2
+    assert np.isfinite(losses).all()
 
 
 def test_a_checkpoint_of_an_earlier_step_than_the_last_is_an_error(tmp_path):
