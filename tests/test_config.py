@@ -363,6 +363,17 @@ def test_the_recipes_of_sequences_are_the_papers():
     ]
 
 
+def test_the_papers_comparisons_score_what_it_reports():
+    from experiments.flying_mnist import section_4_3
+    from experiments.flying_shapes import figure_5, table_1
+
+    assert {line.score for line in table_1.lines()} == {"ami_max_mean"}
+    assert {line.score for line in figure_5.lines()} == {"upper_bound"}
+    scores = {line.group: line.score for line in section_4_3.lines()}
+    still = scores.pop("2 static digits, step 50")
+    assert (still, set(scores.values())) == ("ami_max_last", {"ami_max_mean"})
+
+
 def test_the_convolutional_cell_is_built_as_configured():
     fields = {"hidden_size": 7, "features": (3, 4), "dense_size": 6}
     for normalise_input in (True, False):

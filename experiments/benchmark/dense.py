@@ -16,7 +16,7 @@ from experiments.static_shapes.config import get_config
 from nem_jax.config import Experiment, build_experiment
 
 STEPS_PER_TURN = 10
-LEARNING_RATE, MEAN_PIXEL = 1e-3, 0.16
+MEAN_PIXEL = 0.16
 
 
 def _experiment() -> Experiment:
@@ -40,7 +40,7 @@ def _build_torch(compiled: bool) -> Run:
 
     experiment = _experiment()
     model = _torch_model(experiment)
-    train_step = make_train_step(model, LEARNING_RATE, compiled)
+    train_step = make_train_step(model, get_config("rnn_em").training.learning_rate, compiled)
     shape = (STEPS_PER_TURN, experiment.training.batch_size, 1, model.output.out_features)
     images = torch.bernoulli(torch.full(shape, MEAN_PIXEL))
 

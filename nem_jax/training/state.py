@@ -20,9 +20,12 @@ class Keys(NamedTuple):
     """The independent random streams of one run, all from one seed."""
 
     init: PRNGKey
-    shuffle: PRNGKey  # folded with the epoch
-    train: PRNGKey  # folded with the step
-    validation: PRNGKey  # the same at every epoch, so that losses compare
+    shuffle: PRNGKey
+    """Folded with the epoch."""
+    train: PRNGKey
+    """Folded with the step."""
+    validation: PRNGKey
+    """The same at every epoch, so that losses compare."""
     test: PRNGKey
 
 
