@@ -40,7 +40,8 @@ def load_subject(
     Raises:
         ValueError: see `load_trained` and `build_experiment`; or another number of objects is asked of stored data.
     """
-    _, params, trained = load_trained(source, seed)
+    weights = load_trained(source, seed)
+    trained = weights.config
     config = trained.copy_and_resolve_references()
     config.stages = ()
     changes = fields or {}
@@ -58,13 +59,13 @@ def load_subject(
     config.model.num_steps += num_ahead
     dataset = build_experiment(config).load_data()
     names = ("path", "generator", "digits", "digit_pool", "num_objects", "seed")
-    return Subject(source, trained, params, {name: config.data[name] for name in names}, experiment, dataset)
+    return Subject(source, trained, weights.params, {name: config.data[name] for name in names}, experiment, dataset)
 
 
 def with_weights(subject: Subject, source: str, seed: int | None) -> Subject:
     """Other weights of the same configuration, seed apart, on the same test: nothing is compiled or loaded again."""
-    _, params, trained = load_trained(source, seed)
-    return subject._replace(source=source, trained=trained, params=params)
+    weights = load_trained(source, seed)
+    return subject._replace(source=source, trained=weights.config, params=weights.params)
 
 
 def check_example(subject: Subject, number: int) -> None:

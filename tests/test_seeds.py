@@ -132,8 +132,28 @@ def test_a_seed_whose_step_is_not_finite_rests_while_the_others_go_on(alone, tmp
     assert longer.epoch(loop.train(longer, tmp_path)).tolist() == [3, 1, 3]
 
 
+@pytest.mark.parametrize("bad_epoch", [1, 2])
+def test_a_validation_loss_of_one_seed_that_is_not_finite(tmp_path, monkeypatch, bad_epoch, capfd):
+    validate = loop.validate
+
+    def validated(training, params, active):
+        scores = validate(training, params, active)
+        bad = active & (len(read_records(tmp_path)) + 1 == bad_epoch)
+        return {**scores, "valid_total": np.where(bad & [False, True], np.nan, scores["valid_total"])}
+
+    monkeypatch.setattr(loop, "validate", validated)
+    if bad_epoch == 1:
+        with pytest.raises(FloatingPointError, match=r"^step 8 of seed 6: the validation loss .*, in the first epoch$"):
+            run(tiny(5, 2, max_epochs=3), str(tmp_path))
+        return
+    first, second = run(tiny(5, 2, max_epochs=3), str(tmp_path))["runs"]
+    assert (first["epochs"], second["best_epoch"], second["failed_at_step"]) == (3, 1, 16)
+    assert "warning: step 16 of seed 6: the validation loss after it is not finite" in capfd.readouterr().out
+    assert [record["per_seed"]["valid_total"][1] is None for record in read_records(tmp_path)] == [False, True, True]
+
+
 def test_the_last_seed_that_trains_may_fail(tmp_path, monkeypatch):
-    """The first ends after its second epoch, when patience is over; the other fails in its third."""
+    """The first ends after its second epoch, when patience is over; the other fails at once in its third."""
     validate = loop.validate
 
     def validated(training, params, active):
@@ -147,6 +167,10 @@ def test_the_last_seed_that_trains_may_fail(tmp_path, monkeypatch):
     assert (first["epochs"], first["best_epoch"], first["stopped_early"]) == (2, 1, True)
     assert "failed_at_step" not in first
     assert (second["epochs"], second["best_epoch"], second["failed_at_step"]) == (2, 2, 17)
+    monkeypatch.undo()
+    training = Training.of(build_experiment(tiny(5, 2, patience=1, max_epochs=4)))
+    state = loop.train(training, tmp_path)  # as after a kill before it was scored
+    assert (training.epoch(state).tolist(), state.failed_at.tolist()) == ([2, 2], [0, 17])
 
 
 def test_without_validated_weights_or_another_seed_a_step_that_is_not_finite_ends_the_run(tmp_path, monkeypatch):

@@ -194,7 +194,7 @@ def test_a_run_that_began_with_other_weights_resumes_without_them(finished, tmp_
     monkeypatch.setattr("nem_jax.training.run.check_alike", compared.__setitem__)
     with pytest.raises(KeyboardInterrupt):
         run(config, str(tmp_path / "run"))
-    assert compared["initial weights"] == weights_sha256(read_weights(source / WEIGHTS))
+    assert compared["checkpoints and initial weights"] == f"False {weights_sha256(read_weights(source / WEIGHTS))}"
     monkeypatch.undo()
     shutil.rmtree(source)
     result = run(config, str(tmp_path / "run"))
@@ -320,7 +320,7 @@ def test_a_checkpoint_of_an_earlier_step_than_the_last_is_an_error(tmp_path):
     state = loop.create(training)
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(state._replace(step=state.step + 5))
-        with pytest.raises(RuntimeError, match="checkpoint of step 0 was not written: one of a later step exists"):
+        with pytest.raises(RuntimeError, match="checkpoint 0 was not written: a later one exists"):
             checkpoints.save(state)
 
 

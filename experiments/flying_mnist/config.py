@@ -26,6 +26,8 @@ SWEEP = tuple(PAPER)
 """What `experiments.sweep` trains by default."""
 
 STAGES = {
+    "direct": (),
+    "direct_text": (),
     "staged": (
         {"data.digit_pool": 20, "training.learning_rate": 1e-3},
         {"data.digit_pool": 500, "training.learning_rate": 5e-4},
@@ -52,7 +54,7 @@ def get_config(name: str = "direct") -> ConfigDict:
     model.e_sigma = 0.5 if name == "direct_text" else 0.25  # the text says variance 0.25
     model.noise = "masked_uniform"
     model.inter_weight = 0.2
-    config.stages = STAGES.get(name, ())
+    config.stages = STAGES[name]
     config.training.learning_rate = 5e-4
     if name == "smoke":
         shrink_sequences(config)

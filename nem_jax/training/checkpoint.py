@@ -14,7 +14,10 @@ _ITEM = "state"
 
 
 class Checkpoints:
-    """The checkpoints of one run, in `directory`, numbered by optimiser step. A context manager."""
+    """The checkpoints of one run, in `directory`. A context manager.
+
+    They are numbered by optimiser steps and failed seeds together: one that records a failure alone is a new one.
+    """
 
     def __init__(self, directory: Path, read_only: bool = False) -> None:
         options = ocp.CheckpointManagerOptions(max_to_keep=None if read_only else 2, read_only=read_only)
@@ -30,30 +33,33 @@ class Checkpoints:
     ) -> None:
         self._manager.close()
 
-    def latest_step(self) -> int | None:
-        """The step of the newest complete checkpoint, None if there is none."""
+    def latest(self) -> int | None:
+        """The number of the newest complete checkpoint, None if there is none."""
         return self._manager.latest_step()
 
     def save(self, state: TrainState) -> None:
         """Write `state` and wait until it is on disk."""
-        step = int(fetch(state.step).max())
-        saved = self._manager.save(step, args=ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(state)}))
+        step, failed_at = fetch((state.step, state.failed_at))
+        number = int(step.max() + (failed_at > 0).sum())
+        saved = self._manager.save(number, args=ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(state)}))
         self._manager.wait_until_finished()
         if not saved:
-            raise RuntimeError(f"checkpoint of step {step} was not written: one of a later step exists")
+            raise RuntimeError(f"checkpoint {number} was not written: a later one exists")
 
     def restore(self, like: TrainState) -> TrainState:
         """The newest state, with the shapes, types and devices of `like`.
 
         Raises ValueError if there is none, or if it holds another structure or other shapes.
         """
-        step = self._manager.latest_step()
-        if step is None:
+        number = self.latest()
+        if number is None:
             raise ValueError(f"{self._directory} holds no checkpoint")
-        if _shapes(self._manager.item_metadata(step)[_ITEM].tree) != _shapes(like):
-            raise ValueError(f"the checkpoint in {self._directory} is of another configuration")
+        if _shapes(self._manager.item_metadata(number)[_ITEM].tree) != _shapes(like):
+            raise ValueError(f"the checkpoint in {self._directory} is of another configuration or version")
         target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-        return self._manager.restore(step, args=ocp.args.Composite(**{_ITEM: ocp.args.StandardRestore(target)}))[_ITEM]
+        return self._manager.restore(number, args=ocp.args.Composite(**{_ITEM: ocp.args.StandardRestore(target)}))[
+            _ITEM
+        ]
 
 
 def _shapes(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -101,7 +101,7 @@ def train(training: Training, path: Path, params: Params | None = None, stop_now
     """
     with Checkpoints(path / CHECKPOINTS) as checkpoints:
         state = create(training, params)
-        if checkpoints.latest_step() is not None:
+        if checkpoints.latest() is not None:
             state = checkpoints.restore(state)
         step = int(fetch(state.step).max())
         with Logs(path, step, training.experiment.seeds) if is_main() else contextlib.nullcontext() as logs:
@@ -112,7 +112,8 @@ def train(training: Training, path: Path, params: Params | None = None, stop_now
                 state, losses = train_epoch(training, state, active, epoch, valid_ami)
                 state, scores = validate_epoch(training, state, active & ~training.failed(state), epoch)
                 active &= ~training.failed(state)
-                if not active.any():  # the last that trained have failed; what the others have is saved
+                if not active.any():  # the last that trained have failed
+                    checkpoints.save(state)
                     break
                 step = int(fetch(state.step).max())
                 if logs:
@@ -202,9 +203,9 @@ def _report_failures(training: Training, state: TrainState, failed_now: np.ndarr
     for index in np.flatnonzero(failed_now):
         seed = f" of seed {training.experiment.seeds[index]}" if len(failed_now) > 1 else ""
         sentence = f"step {failed_at[index]}{seed}: {what} is not finite"
-        if not best_epoch.any():
+        if best_epoch[index] == 0:
             raise FloatingPointError(f"{sentence}, in the first epoch")
-        if best_epoch[index] == 0 or failed_at.all():
+        if failed_at.all():
             raise FloatingPointError(f"{sentence}; the last checkpoint is kept, --stop_now scores it")
         if is_main():
             tqdm.write(f"warning: {sentence}; its best weights are kept")

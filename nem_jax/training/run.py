@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from nem_jax import plots, provenance
-from nem_jax.config import Experiment, build_stages
+from nem_jax.config import build_stages
 from nem_jax.devices import check_alike, fetch, on_main, together
 from nem_jax.evaluation import Examined, describe_protocol, evaluate, examine, mean_std, summarise
 from nem_jax.training.loop import Training, train
@@ -51,8 +51,9 @@ def run(config: ConfigDict, workdir: str, stop_now: bool = False) -> dict[str, A
     check_alike("configuration, workdir and code", str((given, record["git_revision"], record["versions"])))
     stages = [Training.of(experiment) for experiment in build_stages(config)]
     paths = stage_paths(path, len(stages))
-    params = together(lambda: _begin_with(stages[0].experiment, paths[0], stop_now))
-    check_alike("initial weights", str(params and weights_sha256(take_seed(params, 0))))
+    begun = together(lambda: _has_begun(paths[0], stop_now))
+    params = None if begun else initial_params(stages[0].experiment)
+    check_alike("checkpoints and initial weights", f"{begun} {params and weights_sha256(take_seed(params, 0))}")
     with contextlib.ExitStack() as held:
         on_main(lambda: held.enter_context(owned(path, config, record)))
         together(lambda: check_same(path, config))  # they all see the directory
@@ -72,13 +73,16 @@ def run(config: ConfigDict, workdir: str, stop_now: bool = False) -> dict[str, A
         return result
 
 
-def _begin_with(experiment: Experiment, path: Path, stop_now: bool) -> Params | None:
-    """`initial_params` of a run whose first stage is trained in `path`; None if it has begun."""
-    if has_checkpoint(path):
-        return None
-    if stop_now:
+def _has_begun(path: Path, stop_now: bool) -> bool:
+    """Whether a run whose first stage is trained in `path` has a checkpoint.
+
+    Raises:
+        ValueError: it has none, and is to stop.
+    """
+    begun = has_checkpoint(path)
+    if stop_now and not begun:
         raise ValueError(f"--stop_now: no epoch is finished in {path}, so that there is nothing to score")
-    return initial_params(experiment)
+    return begun
 
 
 def check_startable(config: ConfigDict, workdir: Path) -> None:
@@ -176,7 +180,7 @@ def _describe_stage(training: Training, state: TrainState, index: int) -> dict[s
         "epochs": int(training.epoch(state)[index]),
         "best_epoch": int(state.best_epoch[index]),
         "best_valid_loss": float(state.best_loss[index]),
-        "stopped_early": bool(training.stopped_early(state)[index]),
+        "stopped_early": bool((training.stopped_early(state) & ~training.failed(state))[index]),
         **({"failed_at_step": int(state.failed_at[index])} if training.failed(state)[index] else {}),
     }
 

@@ -70,8 +70,8 @@ def update_best(
     """Keep the weights if `valid_loss` is the lowest so far (a NaN never is); if `validated`, it must be finite."""
     best = (state.params, valid_loss, epoch)
     kept = (state.best_params, state.best_loss, state.best_epoch)
-    params, loss, best_epoch = jax.tree.map(
-        lambda new, old: jnp.where(valid_loss < state.best_loss, new, old), best, kept
-    )
-    failed_at = jnp.where(validated & ~jnp.isfinite(valid_loss), state.step, state.failed_at)
+    finite = jnp.isfinite(valid_loss)
+    better = finite & (valid_loss < state.best_loss)
+    params, loss, best_epoch = jax.tree.map(lambda new, old: jnp.where(better, new, old), best, kept)
+    failed_at = jnp.where(validated & ~finite, state.step, state.failed_at)
     return state._replace(best_params=params, best_loss=loss, best_epoch=best_epoch, failed_at=failed_at)

@@ -25,7 +25,7 @@ _BEFORE_CONFIG = {LOCK, PROVENANCE, f".{PROVENANCE}.tmp", f".{CONFIG}.tmp"}
 
 
 class WorkdirError(ValueError):
-    """The directory cannot be used for this run; nothing in it was changed."""
+    """The directory cannot be used for this run; no file of a run in it was changed."""
 
 
 def write_json(path: Path, content: Any) -> None:
