@@ -57,9 +57,8 @@ class Checkpoints:
         if _shapes(self._manager.item_metadata(number)[_ITEM].tree) != _shapes(like):
             raise ValueError(f"the checkpoint in {self._directory} is of another configuration or version")
         target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-        return self._manager.restore(number, args=ocp.args.Composite(**{_ITEM: ocp.args.StandardRestore(target)}))[
-            _ITEM
-        ]
+        args = ocp.args.Composite(**{_ITEM: ocp.args.StandardRestore(target)})
+        return self._manager.restore(number, args=args)[_ITEM]
 
 
 def _shapes(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
