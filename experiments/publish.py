@@ -1,6 +1,7 @@
 """Make a result of finished runs: json, picture and package weights.
 
     python -m experiments.publish --workdirs=runs/rnn_em_seed0,runs/rnn_em_seed1
+    python -m experiments.publish --workdirs=runs/rnn_em_seed2 --join       # a third, on another machine perhaps
 
 The runs must differ in their seeds alone; one may go on from the weights that are published under its own name
 (`--config.training.init_from=static_shapes_rnn_em`), and their training is then on record too. Writes
@@ -11,7 +12,7 @@ best validation loss as nem_jax/pretrained/<experiment>_<name>.safetensors, and 
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -21,68 +22,17 @@ from experiments import table
 from experiments.command_line import launch
 from experiments.lineage import as_named, earlier_training, weights_name
 from experiments.recipe import config_module
+from experiments.record import Record, best_seed, joined, learning_curves, of_result
 from experiments.shared_flags import define_mnist_dir
 from experiments.trained import evaluate_subject, load_subject
-from nem_jax.evaluation import mean_std, summarise
+from nem_jax.evaluation import summarise
 from nem_jax.pretrained import DIRECTORY
-from nem_jax.training.logs import read_records
-from nem_jax.training.stages import stage_paths
-from nem_jax.training.workdir import OVERVIEW, WEIGHTS, read_result, shared_by_seeds, to_json, without_seeds, write_json
+from nem_jax.training.workdir import OVERVIEW, WEIGHTS, read_result, shared_by_seeds, to_json, write_json
 from nem_jax.types import Params
 from nem_jax.weights import read_weights, weights_sha256, write_weights
 
 LARGE_WEIGHTS, MAX_AMI_CHANGE = 5_000_000, 0.001
 """Bytes, from which on weights are packaged in float16 unless that moves AMI so much."""
-
-SCORES = {"ami_max": "ami_max_mean", "ami_arithmetic": "ami_arithmetic_mean", "ari": "ari_mean", "loss": "total"}
-"""Published metric and the run's score that it is: means over the scored steps, of which a static image has one."""
-
-
-def aggregate(results: list[dict[str, Any]], paper: dict[str, Any]) -> dict[str, Any]:
-    """One record of results that differ in their seeds: metrics as mean, std (population) and per seed."""
-    first = results[0]
-    for result in results:
-        if shared_by_seeds(result["config"]) != shared_by_seeds(first["config"]):
-            raise ValueError("workdirs must hold runs of one configuration, seeds apart")
-    runs = [run for result in results for run in result["runs"]]
-    seeds = [run["seed"] for run in runs]
-    if len(set(seeds)) < len(seeds):
-        raise ValueError(f"workdirs must hold different seeds, got {seeds}")
-    scores = [run["scores"] for run in runs]
-    mean, std = mean_std(scores)
-    metrics = {
-        name: {"mean": mean[score], "std": std[score], "per_seed": [one[score] for one in scores]}
-        for name, score in SCORES.items()
-    }
-    return {
-        "experiment": first["config"]["experiment"],
-        "config": without_seeds(first["config"]),
-        "protocol": first["protocol"],
-        "metrics": metrics,
-        "paper": paper,
-        "seeds": seeds,
-        **{name: [run[name] for run in runs] for name in ("epochs", "best_epoch", "stopped_early")},
-        "stages": [run.get("stages", []) for run in runs],
-        **({"failed_at_step": failed} if any(failed := [run.get("failed_at_step") for run in runs]) else {}),
-        **{name: [result[name] for result in results] for name in ("git_revision", "command")},
-        "earlier_starts": [result.get("earlier_starts", []) for result in results],
-        "hardware": "; ".join(sorted({result["hardware"] for result in results})),
-        "versions": first["versions"],
-    }
-
-
-def learning_curves(workdir: Path, num_stages: int) -> list[dict[str, list[float]]]:
-    """Validation loss and AMI after each epoch of each seed, from the run's metrics.jsonl, all stages in order."""
-    records = [record for path in stage_paths(workdir, num_stages) for record in read_records(path)]
-    columns = {"valid_loss": "valid_total", "valid_ami_max": "valid_ami_max_mean"}
-    epochs = [record.get("per_seed", {name: [value] for name, value in record.items()}) for record in records]
-
-    def curve(column: str, index: int) -> list[float]:
-        values = [epoch[column][index] for epoch in epochs]
-        return [round(value, 4) for value in values if value is not None]  # None: it had ended
-
-    num_seeds = len(epochs[0]["valid_total"])
-    return [{name: curve(column, index) for name, column in columns.items()} for index in range(num_seeds)]
 
 
 def package(workdir: Path, mnist_dir: str | None = None) -> tuple[Params, float | None]:
@@ -101,11 +51,6 @@ def package(workdir: Path, mnist_dir: str | None = None) -> tuple[Params, float 
     return half if abs(after - before) < MAX_AMI_CHANGE else params, after - before
 
 
-def best_run(result: dict[str, Any]) -> dict[str, Any]:
-    """The seed of a result with the lowest validation loss: the one whose weights the result's directory holds."""
-    return min(result["runs"], key=lambda run: run["best_valid_loss"])
-
-
 def result_file(experiment: str, name: str, root: Path = Path(__file__).parent) -> Path:
     """Where the result of a configuration lies."""
     return root / experiment / "results" / f"{name}.json"
@@ -121,28 +66,59 @@ def check_seeds(file: Path, seeds: int) -> None:
         raise ValueError(f"{file} has more seeds than the {seeds} given: remove it first to replace it")
 
 
-def gather(workdirs: list[Path], root: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The results of finished runs of one named configuration, and the record that they make under `root`.
+class Source(NamedTuple):
+    """A record, and the finished run that it is of; None: it is published already."""
+
+    record: Record
+    workdir: Path | None
+
+    @property
+    def best_valid_loss(self) -> float:
+        """Of the seed that has the lowest."""
+        return min(self.record["best_valid_loss"])
+
+
+def gather(workdirs: list[Path], root: Path, join: bool = False) -> list[Source]:
+    """The finished runs of one named configuration; `join`: after its seeds that are published under `root`.
 
     Raises:
-        ValueError: a run is not finished, its configuration is not the one its name says, or a result of more seeds
-            is there already.
+        ValueError: a run is not finished, its configuration is not the one its name says, or there are published seeds
+            that cannot be joined, or more of them than would replace them.
     """
     read = [read_result(path) for path in workdirs]
     experiment, name = read[0]["config"]["experiment"], read[0]["config"]["name"]
     file = result_file(experiment, name, root)
     earlier = [earlier_training(result, file) for result in read]
-    if any(earlier) and len(read) > 1:
+    if any(earlier) and (join or len(read) > 1):
         raise ValueError("a run that goes on from published weights is published alone: name one workdir")
     results = [as_named(result) for result in read]
-    module = config_module(experiment)
-    if shared_by_seeds(results[0]["config"]) != shared_by_seeds(to_json(module.get_config(name))):
+    named = shared_by_seeds(to_json(config_module(experiment).get_config(name)))
+    if shared_by_seeds(results[0]["config"]) != named:
         raise ValueError(f"workdir {workdirs[0]} differs from the configuration {name!r} whose name it bears")
-    record = aggregate(results, module.PAPER.get(name, {}))
-    check_seeds(file, len(record["seeds"]))
-    num_stages = max(1, len(record["config"]["stages"]))
-    record["learning_curves"] = [curve for path in workdirs for curve in learning_curves(path, num_stages)]
-    return results, {**record, **({"earlier_training": earlier[0]} if earlier[0] else {})}
+    found = []
+    for path, result in zip(workdirs, results, strict=True):
+        curves = learning_curves(path, max(1, len(result["config"]["stages"])))
+        found.append(Source(of_result(result, curves), path))
+    if any(earlier):
+        found[0].record["earlier_training"] = earlier[0]
+    if not join:
+        check_seeds(file, sum(len(source.record["seeds"]) for source in found))
+        return found
+    return [Source(published(file), None), *found]
+
+
+def published(file: Path) -> Record:
+    """The record in `file`, to be joined by other seeds.
+
+    Raises:
+        ValueError: there is none, or its run went on from another's weights.
+    """
+    if not file.exists():
+        raise ValueError(f"--join: there is no {file}")
+    record = json.loads(file.read_text())
+    if record.get("earlier_training"):
+        raise ValueError(f"--join: the training of {file} went on from published weights: no other seed has its like")
+    return record
 
 
 def publish(
@@ -150,33 +126,38 @@ def publish(
     root: Path = Path(__file__).parent,
     weights: Path = DIRECTORY,
     mnist_dir: str | None = None,
+    join: bool = False,
 ) -> None:
-    """Write what `gather` makes of the runs under `root`, and their best weights to `weights`; see `package`."""
-    results, record = gather(workdirs, root)
+    """Write what `gather` finds as one record under `root`, and the best seed's weights to `weights`; see `package`."""
+    sources = gather(workdirs, root, join)
+    record = joined([source.record for source in sources])
+    record["paper"] = config_module(record["experiment"]).PAPER.get(record["config"]["name"], {})
     file = result_file(record["experiment"], record["config"]["name"], root)
     file.parent.mkdir(parents=True, exist_ok=True)
     weights.mkdir(exist_ok=True)
-    best, result = min(zip(workdirs, results, strict=True), key=lambda pair: best_run(pair[1])["best_valid_loss"])
-    packaged, change = package(best, mnist_dir)
-    record["weights_sha256"], record["ami_change_by_float16"] = weights_sha256(packaged), change
-    for suffix in (".npz", ".png"):
-        shutil.copyfile((best / OVERVIEW).with_suffix(suffix), file.with_suffix(suffix))
-    name = weights_name(record["experiment"], record["config"]["name"])
-    write_weights(weights / f"{name}.safetensors", packaged)
-    write_json(weights / f"{name}.json", {**without_seeds(result["config"]), "seed": best_run(result)["seed"]})
+    best = min(sources, key=lambda source: source.best_valid_loss)
+    if best.workdir is not None:
+        packaged, change = package(best.workdir, mnist_dir)
+        record["weights_sha256"], record["ami_change_by_float16"] = weights_sha256(packaged), change
+        for suffix in (".npz", ".png"):
+            shutil.copyfile((best.workdir / OVERVIEW).with_suffix(suffix), file.with_suffix(suffix))
+        name = weights_name(record["experiment"], record["config"]["name"])
+        write_weights(weights / f"{name}.safetensors", packaged)
+        write_json(weights / f"{name}.json", {**best.record["config"], "seed": best_seed(record)})
     write_json(file, record)
-    print(f"published {file} and {name}.safetensors")
+    print(f"published {file}, weights of seed {best_seed(record)}")
 
 
-def publish_in_table(workdirs: list[Path], mnist_dir: str | None) -> None:
+def publish_in_table(workdirs: list[Path], mnist_dir: str | None, join: bool = False) -> None:
     """`publish`, and the table brought up to date."""
     if not workdirs:
         raise ValueError("give the runs to publish: --workdirs=runs/a,runs/b")
-    publish(workdirs, mnist_dir=mnist_dir)
+    publish(workdirs, mnist_dir=mnist_dir, join=join)
     table.write()
 
 
 if __name__ == "__main__":
     named = flags.DEFINE_list("workdirs", [], "directories of finished runs, of different seeds")
     mnist = define_mnist_dir()
-    launch(lambda: publish_in_table([Path(workdir) for workdir in named.value], mnist.value))
+    join_published = flags.DEFINE_boolean("join", False, "keep the seeds that are published, and add these")
+    launch(lambda: publish_in_table([Path(path) for path in named.value], mnist.value, join_published.value))

@@ -46,8 +46,7 @@ def write() -> None:
 def _row(record: dict[str, Any], file: str) -> str:
     paper, metrics = record["paper"], record["metrics"]
     planned = record["config"]["training"]["max_epochs"]
-    failed = record.get("failed_at_step", [None] * len(record["seeds"]))
-    runs = zip(record["epochs"], record["stopped_early"], record["stages"], failed, strict=True)
+    runs = zip(*(record[name] for name in ("epochs", "stopped_early", "stages", "failed_at_step")), strict=True)
     earlier = record.get("earlier_training", [])
     starts = [start for of_run in record["earlier_starts"] for start in of_run]
     before = "".join(f"{one['best_epoch'][0]} + " for one in earlier)

@@ -13,6 +13,7 @@ import pytest
 from experiments import publish, table
 from experiments.lineage import EARLIER
 from experiments.recipe import config_module
+from experiments.record import LISTS, best_seed, joined, of_result
 from experiments.static_shapes.config import get_config
 from experiments.static_shapes.demo import next_workdir
 from nem_jax import plots
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.compiled_quickly
 ROOT = Path(__file__).parents[1]
 RESULTS = sorted((ROOT / "experiments").glob("*/results/*.json"))
 FIELDS = {"experiment", "config", "protocol", "metrics", "paper", "seeds", "epochs", "hardware", "versions",
-          "git_revision", "command", "earlier_starts", "stages", "weights_sha256"}  # fmt: skip
+          "git_revision", "command", "earlier_starts", "stages", "weights_sha256", *LISTS}  # fmt: skip
 
 
 def test_the_table_is_what_the_files_say():
@@ -117,6 +118,21 @@ def test_runs_are_published_and_fewer_seeds_do_not_replace_more(two_runs, tmp_pa
     assert json.loads(file.read_text()) == record
 
 
+def test_a_seed_joins_those_that_are_published(two_runs, tmp_path):
+    together, one_by_one = ({"root": tmp_path / name, "weights": tmp_path / name} for name in ("a", "b"))
+    publish.publish(two_runs, **together)
+    with pytest.raises(ValueError, match=r"^--join: there is no .*smoke\.json$"):
+        publish.publish(two_runs[:1], join=True, **one_by_one)
+    for number, workdir in enumerate(two_runs):
+        publish.publish([workdir], join=number > 0, **one_by_one)
+    for file in ("static_shapes/results/smoke.json", "static_shapes_smoke.json"):
+        assert json.loads((tmp_path / "a" / file).read_text()) == json.loads((tmp_path / "b" / file).read_text())
+    for file in ("static_shapes/results/smoke.png", "static_shapes_smoke.safetensors"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    with pytest.raises(ValueError, match=r"different seeds, got \[0, 1, 1\]"):
+        publish.publish(two_runs[1:], join=True, **one_by_one)
+
+
 def test_a_run_that_goes_on_from_its_published_weights_keeps_their_training_on_record(two_runs, tmp_path):
     places = {"root": tmp_path, "weights": tmp_path / "pretrained"}
     file = tmp_path / "static_shapes" / "results" / "smoke.json"
@@ -197,50 +213,54 @@ def test_the_demo_finds_a_directory(two_runs, tmp_path):
     assert next_workdir(tmp_path, config) == tmp_path / "demo-1"
 
 
-def run_result(seed, ami, valid_loss):
+def one_record(seed, ami, valid_loss, num_components=4):
+    """Of a run of one seed, without its learning curve."""
     scores = {"ami_max_mean": ami, "ami_arithmetic_mean": ami + 0.1, "ari_mean": ami, "total": 9.0}
     config = {
         "experiment": "e",
         "name": "n",
         "seed": seed,
         "num_seeds": 1,
-        "model": {"num_components": 4},
+        "model": {"num_components": num_components},
         "training": {"max_epochs": 9},
         "data": {"mnist_dir": f"machine {seed}"},
         "stages": [],
     }
-    rest = {name: name for name in ("protocol", "git_revision", "command", "hardware", "versions")}
+    rest = {name: name for name in ("protocol", "git_revision", "command", "versions")}
     one = {"seed": seed, "scores": scores, "epochs": 3, "best_epoch": 2, "stopped_early": seed > 0,
            "best_valid_loss": valid_loss, "weights_sha256": f"sha{seed}"}  # fmt: skip
-    return {"config": config, "runs": [one], **rest}
+    return of_result({"config": config, "runs": [one], "hardware": f"machine {seed}", **rest}, [{}])
 
 
-def test_seeds_are_aggregated_and_the_best_validation_loss_gives_the_weights():
-    record = publish.aggregate([run_result(0, 0.8, 5.0), run_result(1, 0.6, 4.0)], paper={})
-    assert record["metrics"]["ami_max"] == {
+def test_seeds_are_joined_and_the_best_validation_loss_gives_the_weights():
+    both = joined([one_record(0, 0.8, 5.0), one_record(1, 0.6, 4.0)])
+    assert both["metrics"]["ami_max"] == {
         "mean": pytest.approx(0.7), "std": pytest.approx(0.1), "per_seed": [0.8, 0.6]
     }  # fmt: skip
-    assert record["seeds"] == [0, 1]
-    assert record["config"]["data"] == {"mnist_dir": None}
-    both = {**run_result(0, 0.8, 5.0), "runs": run_result(0, 0.8, 5.0)["runs"] + run_result(1, 0.6, 4.0)["runs"]}
-    assert publish.best_run(both)["seed"] == 1
-    assert publish.aggregate([both], paper={})["metrics"] == record["metrics"]
+    assert (both["seeds"], both["best_valid_loss"], best_seed(both)) == ([0, 1], [5.0, 4.0], 1)
+    assert both["config"]["data"] == {"mnist_dir": None}
+    assert both["hardware"] == "machine 0; machine 1"
+    three = joined([both, one_record(2, 0.1, 4.5)])
+    assert three == joined([one_record(0, 0.8, 5.0), one_record(1, 0.6, 4.0), one_record(2, 0.1, 4.5)])
     paper = {"where": "section 9", "ami_max": {"mean": 0.826, "std": 0.005}}
-    row = table.render([{**record, "paper": paper}], ["e/results/n.json"]).splitlines()[-1]
+    row = table.render([{**both, "paper": paper}], ["e/results/n.json"]).splitlines()[-1]
     assert "| section 9 | 0.826 +- 0.005 | 0.700 +- 0.100 | 0.800 +- 0.100 |" in row
     assert "3 (cut), 3 |" in row
     for last_stage, epochs in ((9, "12, 3"), (3, "12 (cut), 3")):
         staged = {"epochs": [12, 3], "stages": [[{"epochs": 12 - last_stage}, {"epochs": last_stage}], []]}
-        assert f"| {epochs} |" in table.render([{**record, **staged, "paper": paper}], ["e/results/n.json"])
+        assert f"| {epochs} |" in table.render([{**both, **staged, "paper": paper}], ["e/results/n.json"])
+    failed = {**both, "failed_at_step": [7, None], "paper": paper}
+    assert "| 3 (failed), 3 |" in table.render([failed], ["e/results/n.json"])
 
 
 def test_runs_that_do_not_belong_together_are_refused():
-    one, other = run_result(0, 0.8, 5.0), run_result(1, 0.8, 5.0)
-    other["config"]["model"] = {"num_components": 5}
-    with pytest.raises(ValueError, match="runs of one configuration"):
-        publish.aggregate([one, other], paper={})
-    with pytest.raises(ValueError, match="different seeds"):
-        publish.aggregate([one, one], paper={})
+    one = one_record(0, 0.8, 5.0)
+    with pytest.raises(ValueError, match="of one configuration"):
+        joined([one, one_record(1, 0.8, 5.0, num_components=5)])
+    with pytest.raises(ValueError, match=r"different seeds, got \[0, 0\]"):
+        joined([one, one])
+    with pytest.raises(ValueError, match="by one protocol"):
+        joined([one, {**one_record(1, 0.8, 5.0), "protocol": "another"}])
 
 
 def test_weights_survive_their_file(tmp_path):

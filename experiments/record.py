@@ -1,0 +1,88 @@
+"""A published record: what the result of a finished run says of each of its seeds, and several records as one."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nem_jax.training.logs import read_records
+from nem_jax.training.stages import stage_paths
+from nem_jax.training.workdir import shared_by_seeds, without_seeds
+
+Record = dict[str, Any]
+
+SCORES = {"ami_max": "ami_max_mean", "ami_arithmetic": "ami_arithmetic_mean", "ari": "ari_mean", "loss": "total"}
+"""Published metric and the run's score that it is: means over the scored steps, of which a static image has one."""
+
+OF_SEEDS = ("epochs", "best_epoch", "best_valid_loss", "stopped_early")
+LISTS = (
+    "seeds", *OF_SEEDS, "stages", "failed_at_step", "learning_curves", "git_revision", "command", "earlier_starts"
+)  # fmt: skip
+"""Of each seed, and the last three of each run."""
+
+
+def of_result(result: dict[str, Any], curves: list[dict[str, list[float]]]) -> Record:
+    """The record of one finished run, of one seed or several, and of their `learning_curves`."""
+    runs = result["runs"]
+    return {
+        "experiment": result["config"]["experiment"],
+        "config": without_seeds(result["config"]),
+        "protocol": result["protocol"],
+        "metrics": {name: metric([run["scores"][score] for run in runs]) for name, score in SCORES.items()},
+        "seeds": [run["seed"] for run in runs],
+        **{name: [run[name] for run in runs] for name in OF_SEEDS},
+        "stages": [run.get("stages", []) for run in runs],
+        "failed_at_step": [run.get("failed_at_step") for run in runs],
+        "learning_curves": curves,
+        "git_revision": [result["git_revision"]],
+        "command": [result["command"]],
+        "earlier_starts": [result.get("earlier_starts", [])],
+        "hardware": result["hardware"],
+        "versions": result["versions"],
+    }
+
+
+def metric(values: list[float]) -> dict[str, Any]:
+    """Mean, standard deviation (population) and the values themselves."""
+    return {"mean": float(np.mean(values)), "std": float(np.std(values)), "per_seed": values}
+
+
+def joined(records: list[Record]) -> Record:
+    """One record of several that differ in their seeds; what they do not list is the first's.
+
+    Raises:
+        ValueError: they differ in more than that, or have a seed in common.
+    """
+    first = records[0]
+    for record in records:
+        if shared_by_seeds(record["config"]) != shared_by_seeds(first["config"]):
+            raise ValueError("runs that are published as one must be of one configuration, seeds apart")
+        if record["protocol"] != first["protocol"]:
+            raise ValueError("runs that are published as one must be scored by one protocol")
+    lists = {name: [each for record in records for each in record[name]] for name in LISTS}
+    if len(set(lists["seeds"])) < len(lists["seeds"]):
+        raise ValueError(f"runs that are published as one must be of different seeds, got {lists['seeds']}")
+    metrics = {
+        name: metric([value for record in records for value in record["metrics"][name]["per_seed"]]) for name in SCORES
+    }
+    hardware = {one for record in records for one in record["hardware"].split("; ")}
+    return {**first, **lists, "metrics": metrics, "hardware": "; ".join(sorted(hardware))}
+
+
+def best_seed(record: Record) -> int:
+    """The seed with the lowest validation loss: the one whose weights are published."""
+    return record["seeds"][int(np.argmin(record["best_valid_loss"]))]
+
+
+def learning_curves(workdir: Path, num_stages: int) -> list[dict[str, list[float]]]:
+    """Validation loss and AMI after each epoch of each seed, from the run's metrics.jsonl, all stages in order."""
+    records = [record for path in stage_paths(workdir, num_stages) for record in read_records(path)]
+    columns = {"valid_loss": "valid_total", "valid_ami_max": "valid_ami_max_mean"}
+    epochs = [record.get("per_seed", {name: [value] for name, value in record.items()}) for record in records]
+
+    def curve(column: str, index: int) -> list[float]:
+        values = [epoch[column][index] for epoch in epochs]
+        return [round(value, 4) for value in values if value is not None]  # None: it had ended
+
+    num_seeds = len(epochs[0]["valid_total"])
+    return [{name: curve(column, index) for name, column in columns.items()} for index in range(num_seeds)]
