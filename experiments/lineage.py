@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-EARLIER = ("seeds", "epochs", "best_epoch", "git_revision", "command", "hardware", "learning_curves", "weights_sha256")
+from experiments.record import OF_RUNS
+
+EARLIER = ("seeds", "epochs", "best_epoch", "learning_curves", *OF_RUNS, "weights_sha256")
 """What a result keeps of the published one with whose weights its run began."""
 
 

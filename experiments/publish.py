@@ -63,7 +63,7 @@ def check_seeds(file: Path, seeds: int) -> None:
         ValueError: it has more.
     """
     if file.exists() and len(json.loads(file.read_text())["seeds"]) > seeds:
-        raise ValueError(f"{file} has more seeds than the {seeds} given: remove it first to replace it")
+        raise ValueError(f"{file} has more seeds than the {seeds} given: remove it first to replace it, or add to it by --join")
 
 
 class Source(NamedTuple):
@@ -71,11 +71,6 @@ class Source(NamedTuple):
 
     record: Record
     workdir: Path | None
-
-    @property
-    def best_valid_loss(self) -> float:
-        """Of the seed that has the lowest."""
-        return min(self.record["best_valid_loss"])
 
 
 def gather(workdirs: list[Path], root: Path, join: bool = False) -> list[Source]:
@@ -135,15 +130,18 @@ def publish(
     file = result_file(record["experiment"], record["config"]["name"], root)
     file.parent.mkdir(parents=True, exist_ok=True)
     weights.mkdir(exist_ok=True)
-    best = min(sources, key=lambda source: source.best_valid_loss)
-    if best.workdir is not None:
+    best = min(sources, key=lambda source: min(source.record["best_valid_loss"]))
+    packaged_file = weights / f"{weights_name(record['experiment'], record['config']['name'])}.safetensors"
+    if best.workdir is None:
+        if weights_sha256(read_weights(packaged_file)) != record["weights_sha256"]:
+            raise ValueError(f"--join: {packaged_file} is not what {file} tells of: publish all of its runs anew")
+    else:
         packaged, change = package(best.workdir, mnist_dir)
         record["weights_sha256"], record["ami_change_by_float16"] = weights_sha256(packaged), change
         for suffix in (".npz", ".png"):
             shutil.copyfile((best.workdir / OVERVIEW).with_suffix(suffix), file.with_suffix(suffix))
-        name = weights_name(record["experiment"], record["config"]["name"])
-        write_weights(weights / f"{name}.safetensors", packaged)
-        write_json(weights / f"{name}.json", {**best.record["config"], "seed": best_seed(record)})
+        write_weights(packaged_file, packaged)
+        write_json(packaged_file.with_suffix(".json"), {**record["config"], "seed": best_seed(record)})
     write_json(file, record)
     print(f"published {file}, weights of seed {best_seed(record)}")
 

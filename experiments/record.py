@@ -14,11 +14,10 @@ Record = dict[str, Any]
 SCORES = {"ami_max": "ami_max_mean", "ami_arithmetic": "ami_arithmetic_mean", "ari": "ari_mean", "loss": "total"}
 """Published metric and the run's score that it is: means over the scored steps, of which a static image has one."""
 
-OF_SEEDS = ("epochs", "best_epoch", "best_valid_loss", "stopped_early")
-LISTS = (
-    "seeds", *OF_SEEDS, "stages", "failed_at_step", "learning_curves", "git_revision", "command", "earlier_starts"
-)  # fmt: skip
-"""Of each seed, and the last three of each run."""
+ENDS = ("epochs", "best_epoch", "best_valid_loss", "stopped_early")
+OF_SEEDS = ("seeds", *ENDS, "stages", "failed_at_step", "learning_curves")
+OF_RUNS = ("git_revision", "command", "earlier_starts", "hardware", "versions")
+"""What a record lists, an entry for each seed or for each run."""
 
 
 def of_result(result: dict[str, Any], curves: list[dict[str, list[float]]]) -> Record:
@@ -30,15 +29,11 @@ def of_result(result: dict[str, Any], curves: list[dict[str, list[float]]]) -> R
         "protocol": result["protocol"],
         "metrics": {name: metric([run["scores"][score] for run in runs]) for name, score in SCORES.items()},
         "seeds": [run["seed"] for run in runs],
-        **{name: [run[name] for run in runs] for name in OF_SEEDS},
+        **{name: [run[name] for run in runs] for name in ENDS},
         "stages": [run.get("stages", []) for run in runs],
         "failed_at_step": [run.get("failed_at_step") for run in runs],
         "learning_curves": curves,
-        "git_revision": [result["git_revision"]],
-        "command": [result["command"]],
-        "earlier_starts": [result.get("earlier_starts", [])],
-        "hardware": result["hardware"],
-        "versions": result["versions"],
+        **{name: [{"earlier_starts": [], **result}[name]] for name in OF_RUNS},
     }
 
 
@@ -59,14 +54,16 @@ def joined(records: list[Record]) -> Record:
             raise ValueError("runs that are published as one must be of one configuration, seeds apart")
         if record["protocol"] != first["protocol"]:
             raise ValueError("runs that are published as one must be scored by one protocol")
-    lists = {name: [each for record in records for each in record[name]] for name in LISTS}
+    lists = {name: [each for record in records for each in record[name]] for name in (*OF_SEEDS, *OF_RUNS)}
     if len(set(lists["seeds"])) < len(lists["seeds"]):
-        raise ValueError(f"runs that are published as one must be of different seeds, got {lists['seeds']}")
+        raise ValueError(
+            f"runs that are published as one must be of different seeds, got {lists['seeds']}; "
+            "if all are published already, experiments.table lists them"
+        )
     metrics = {
         name: metric([value for record in records for value in record["metrics"][name]["per_seed"]]) for name in SCORES
     }
-    hardware = {one for record in records for one in record["hardware"].split("; ")}
-    return {**first, **lists, "metrics": metrics, "hardware": "; ".join(sorted(hardware))}
+    return {**first, **lists, "metrics": metrics}
 
 
 def best_seed(record: Record) -> int:

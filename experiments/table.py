@@ -48,7 +48,6 @@ def _row(record: dict[str, Any], file: str) -> str:
     planned = record["config"]["training"]["max_epochs"]
     runs = zip(*(record[name] for name in ("epochs", "stopped_early", "stages", "failed_at_step")), strict=True)
     earlier = record.get("earlier_training", [])
-    starts = [start for of_run in record["earlier_starts"] for start in of_run]
     before = "".join(f"{one['best_epoch'][0]} + " for one in earlier)
     epochs = before + ", ".join(f"{epochs}{_ending(epochs, planned, *others)}" for epochs, *others in runs)
     cells = [
@@ -60,10 +59,16 @@ def _row(record: dict[str, Any], file: str) -> str:
         _mean_std(metrics["ari"]),
         str(len(record["seeds"])),
         epochs,
-        "; ".join(dict.fromkeys(one["hardware"] for one in (*earlier, *starts, record))),
+        "; ".join(dict.fromkeys(machine for one in (*earlier, record) for machine in _machines(one))),
         f"[json]({file})",
     ]
     return _line(cells)
+
+
+def _machines(record: dict[str, Any]) -> list[str]:
+    """All that its runs were trained on, from the first start on."""
+    starts = [start["hardware"] for of_run in record["earlier_starts"] for start in of_run]
+    return [*starts, *record["hardware"]]
 
 
 def _ending(

@@ -13,12 +13,12 @@ import pytest
 from experiments import publish, table
 from experiments.lineage import EARLIER
 from experiments.recipe import config_module
-from experiments.record import LISTS, best_seed, joined, of_result
+from experiments.record import OF_RUNS, OF_SEEDS, best_seed, joined, of_result
 from experiments.static_shapes.config import get_config
 from experiments.static_shapes.demo import next_workdir
 from nem_jax import plots
 from nem_jax.config import build_experiment
-from nem_jax.evaluation import evaluate
+from nem_jax.evaluation import describe_protocol, evaluate
 from nem_jax.pretrained import DIRECTORY, load_pretrained, pretrained_names
 from nem_jax.training.run import run
 from nem_jax.training.workdir import RESULT, WEIGHTS, shared_by_seeds, to_json, without_seeds, write_json
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.compiled_quickly
 ROOT = Path(__file__).parents[1]
 RESULTS = sorted((ROOT / "experiments").glob("*/results/*.json"))
 FIELDS = {"experiment", "config", "protocol", "metrics", "paper", "seeds", "epochs", "hardware", "versions",
-          "git_revision", "command", "earlier_starts", "stages", "weights_sha256", *LISTS}  # fmt: skip
+          "git_revision", "command", "earlier_starts", "stages", "weights_sha256", *OF_SEEDS, *OF_RUNS}  # fmt: skip
 
 
 def test_the_table_is_what_the_files_say():
@@ -66,7 +66,10 @@ def test_the_packaged_weights_reach_the_published_score(file):
     config.data.num_test = 512 if model.step_weights == "last" else 128
     if config.data.digits == "mnist":
         config.data.digits = "sklearn"
-    dataset = build_experiment(config).load_data()
+    experiment = build_experiment(config)
+    dataset = experiment.load_data()
+    protocol = describe_protocol(model, dataset, "test", experiment.noise, gamma_draws=1)
+    assert {**protocol, "num_examples": 10_000} == record["protocol"]
     evaluation = evaluate(model, params, jax.random.key(1), dataset, "test", batch_size=128)
     ami = evaluation.scores.ami_max.mean(axis=1)
     if config.data.digits == "sklearn":
@@ -133,6 +136,17 @@ def test_a_seed_joins_those_that_are_published(two_runs, tmp_path):
         publish.publish(two_runs[1:], join=True, **one_by_one)
 
 
+def test_weights_that_the_record_does_not_tell_of_are_joined_by_no_seed(two_runs, tmp_path):
+    """As after a kill between the two files."""
+    places = {"root": tmp_path, "weights": tmp_path}
+    losses = [json.loads((workdir / RESULT).read_text())["runs"][0]["best_valid_loss"] for workdir in two_runs]
+    better, worse = (two_runs[index] for index in np.argsort(losses))
+    publish.publish([better], **places)
+    shutil.copyfile(worse / WEIGHTS, tmp_path / "static_shapes_smoke.safetensors")
+    with pytest.raises(ValueError, match=r"^--join: .*smoke\.safetensors is not what .*smoke\.json tells of"):
+        publish.publish([worse], join=True, **places)
+
+
 def test_a_run_that_goes_on_from_its_published_weights_keeps_their_training_on_record(two_runs, tmp_path):
     places = {"root": tmp_path, "weights": tmp_path / "pretrained"}
     file = tmp_path / "static_shapes" / "results" / "smoke.json"
@@ -155,11 +169,11 @@ def test_a_run_that_goes_on_from_its_published_weights_keeps_their_training_on_r
         assert record["config"] == before["config"]
         assert record["weights_sha256"] == weights_sha256(read_weights(two_runs[1] / WEIGHTS))
     row = table.render([record], ["smoke.json"]).splitlines()[-1]
-    assert f"| {before['best_epoch'][0]} + {record['epochs'][0]} | {record['hardware']} |" in row
-    elsewhere = {**record, "earlier_training": [{**earlier, "hardware": "an abacus"}]}
-    assert f"| an abacus; {record['hardware']} |" in table.render([elsewhere], ["smoke.json"])
+    assert f"| {before['best_epoch'][0]} + {record['epochs'][0]} | {record['hardware'][0]} |" in row
+    elsewhere = {**record, "earlier_training": [{**earlier, "hardware": ["an abacus"]}]}
+    assert f"| an abacus; {record['hardware'][0]} |" in table.render([elsewhere], ["smoke.json"])
     resumed = {**record, "earlier_training": [], "earlier_starts": [[{"hardware": "a GPU"}]]}
-    assert f"| a GPU; {record['hardware']} |" in table.render([resumed], ["smoke.json"])
+    assert f"| a GPU; {record['hardware'][0]} |" in table.render([resumed], ["smoke.json"])
     write_json(further / RESULT, {**result, "runs": result["runs"] * 2})
     with pytest.raises(ValueError, match="must be of one seed"):
         publish.publish([further], **places)
@@ -239,7 +253,7 @@ def test_seeds_are_joined_and_the_best_validation_loss_gives_the_weights():
     }  # fmt: skip
     assert (both["seeds"], both["best_valid_loss"], best_seed(both)) == ([0, 1], [5.0, 4.0], 1)
     assert both["config"]["data"] == {"mnist_dir": None}
-    assert both["hardware"] == "machine 0; machine 1"
+    assert both["hardware"] == ["machine 0", "machine 1"]
     three = joined([both, one_record(2, 0.1, 4.5)])
     assert three == joined([one_record(0, 0.8, 5.0), one_record(1, 0.6, 4.0), one_record(2, 0.1, 4.5)])
     paper = {"where": "section 9", "ami_max": {"mean": 0.826, "std": 0.005}}
