@@ -63,7 +63,7 @@ def check_seeds(file: Path, seeds: int) -> None:
         ValueError: it has more.
     """
     if file.exists() and len(json.loads(file.read_text())["seeds"]) > seeds:
-        raise ValueError(f"{file} has more seeds than the {seeds} given: remove it first to replace it, or add to it by --join")
+        raise ValueError(f"{file} has more seeds than the {seeds} given: add to it by --join, or remove it first")
 
 
 class Source(NamedTuple):
