@@ -126,12 +126,12 @@ def publish(
     """Write what `gather` finds as one record under `root`, and the best seed's weights to `weights`; see `package`."""
     sources = gather(workdirs, root, join)
     record = joined([source.record for source in sources])
-    record["paper"] = config_module(record["experiment"]).PAPER.get(record["config"]["name"], {})
-    file = result_file(record["experiment"], record["config"]["name"], root)
+    experiment, name = record["experiment"], record["config"]["name"]
+    record["paper"] = config_module(experiment).PAPER.get(name, {})
+    file, packaged_file = result_file(experiment, name, root), weights / f"{weights_name(experiment, name)}.safetensors"
     file.parent.mkdir(parents=True, exist_ok=True)
     weights.mkdir(exist_ok=True)
     best = min(sources, key=lambda source: min(source.record["best_valid_loss"]))
-    packaged_file = weights / f"{weights_name(record['experiment'], record['config']['name'])}.safetensors"
     if best.workdir is None:
         if weights_sha256(read_weights(packaged_file)) != record["weights_sha256"]:
             raise ValueError(f"--join: {packaged_file} is not what {file} tells of: publish all of its runs anew")

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from nem_jax.evaluation import mean_std
 from nem_jax.training.logs import read_records
 from nem_jax.training.stages import stage_paths
 from nem_jax.training.workdir import shared_by_seeds, without_seeds
@@ -21,13 +22,13 @@ OF_RUNS = ("git_revision", "command", "earlier_starts", "hardware", "versions")
 
 
 def of_result(result: dict[str, Any], curves: list[dict[str, list[float]]]) -> Record:
-    """The record of one finished run, of one seed or several, and of their `learning_curves`."""
+    """The record of one finished run, of one seed or several, and of their `learning_curves`; see `joined`."""
     runs = result["runs"]
     return {
         "experiment": result["config"]["experiment"],
         "config": without_seeds(result["config"]),
         "protocol": result["protocol"],
-        "metrics": {name: metric([run["scores"][score] for run in runs]) for name, score in SCORES.items()},
+        "metrics": {name: {"per_seed": [run["scores"][score] for run in runs]} for name, score in SCORES.items()},
         "seeds": [run["seed"] for run in runs],
         **{name: [run[name] for run in runs] for name in ENDS},
         "stages": [run.get("stages", []) for run in runs],
@@ -37,13 +38,9 @@ def of_result(result: dict[str, Any], curves: list[dict[str, list[float]]]) -> R
     }
 
 
-def metric(values: list[float]) -> dict[str, Any]:
-    """Mean, standard deviation (population) and the values themselves."""
-    return {"mean": float(np.mean(values)), "std": float(np.std(values)), "per_seed": values}
-
-
 def joined(records: list[Record]) -> Record:
-    """One record of several that differ in their seeds; what they do not list is the first's.
+    """One record of several that differ in their seeds, with mean and deviation of their metrics; what they do not
+    list is the first's.
 
     Raises:
         ValueError: they differ in more than that, or have a seed in common.
@@ -60,9 +57,9 @@ def joined(records: list[Record]) -> Record:
             f"runs that are published as one must be of different seeds, got {lists['seeds']}; "
             "if all are published already, experiments.table lists them"
         )
-    metrics = {
-        name: metric([value for record in records for value in record["metrics"][name]["per_seed"]]) for name in SCORES
-    }
+    values = {name: [each for record in records for each in record["metrics"][name]["per_seed"]] for name in SCORES}
+    mean, std = mean_std([dict(zip(SCORES, of_seed, strict=True)) for of_seed in zip(*values.values(), strict=True)])
+    metrics = {name: {"mean": mean[name], "std": std[name], "per_seed": values[name]} for name in SCORES}
     return {**first, **lists, "metrics": metrics}
 
 

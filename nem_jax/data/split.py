@@ -11,7 +11,6 @@ from nem_jax.types import Example
 
 SPLITS = ("training", "validation", "test")
 
-
 bound = functools.cache(functools.partial)
 """`functools.partial`, and the same one for the same arguments: what is compiled with it serves again."""
 

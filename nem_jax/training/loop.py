@@ -75,8 +75,9 @@ class Training(NamedTuple):
         return fetch(state.step) // self.steps_per_epoch
 
     def stopped_early(self, state: TrainState) -> np.ndarray:
-        """Whether a seed's validation loss has not improved for `patience` epochs."""
-        return self.epoch(state) - fetch(state.best_epoch) >= self.experiment.training.patience
+        """Whether a seed that has not failed has not improved its validation loss for `patience` epochs."""
+        waited = self.epoch(state) - fetch(state.best_epoch)
+        return (waited >= self.experiment.training.patience) & ~self.failed(state)
 
     def failed(self, state: TrainState) -> np.ndarray:
         """Whether a loss or gradient of a seed was not finite: it is trained no further."""
@@ -110,7 +111,8 @@ def train(training: Training, path: Path, params: Params | None = None, stop_now
                 epoch = int(training.epoch(state).max()) + 1
                 valid_ami = logs.records[-1]["valid_ami_max_last"] if logs and logs.records else float("nan")
                 state, losses = train_epoch(training, state, active, epoch, valid_ami)
-                state, scores = validate_epoch(training, state, active & ~training.failed(state), epoch)
+                on_host = fetch(state.params)
+                state, scores = validate_epoch(training, state, on_host, active & ~training.failed(state), epoch)
                 active &= ~training.failed(state)
                 if not active.any():  # the last that trained have failed
                     checkpoints.save(state)
@@ -119,7 +121,7 @@ def train(training: Training, path: Path, params: Params | None = None, stop_now
                 if logs:
                     logs.epoch(step, epoch, {**losses, **scores}, active)
                 if epoch % training.experiment.training.figure_interval == 0:
-                    shown = examine_first(training, fetch(state.params))
+                    shown = examine_first(training, on_host)
                     if logs:
                         logs.figure("overview", plots.overview(*shown), step)
                 checkpoints.save(state)
@@ -224,12 +226,12 @@ def step_arguments(training: Training, state: TrainState, batches: np.ndarray, a
 
 
 def validate_epoch(
-    training: Training, state: TrainState, active: np.ndarray, epoch: int
+    training: Training, state: TrainState, on_host: Params, active: np.ndarray, epoch: int
 ) -> tuple[TrainState, dict[str, np.ndarray]]:
-    """`validate` after an epoch: the state in which each seed has kept its best weights, and the scores."""
+    """`validate` the state's weights after an epoch: the state that has kept each seed's best, and the scores."""
     if not active.any():
         return state, {}
-    scores = validate(training, fetch(state.params), active)
+    scores = validate(training, on_host, active)
     valid_loss = scores["valid_total"].astype(np.float32)
     state = update_best_of_seeds(state, valid_loss, np.int32(epoch), active)
     _report_failures(training, state, active & ~np.isfinite(valid_loss), "the validation loss after it")

@@ -53,12 +53,14 @@ def run(config: ConfigDict, workdir: str, stop_now: bool = False) -> dict[str, A
     paths = stage_paths(path, len(stages))
     begun = together(lambda: _has_begun(paths[0], stop_now))
     params = None if begun else initial_params(stages[0].experiment)
-    check_alike("checkpoints and initial weights", f"{begun} {params and weights_sha256(take_seed(params, 0))}")
+    initial_sha256 = None if params is None else weights_sha256(take_seed(params, 0))
+    check_alike("checkpoints and initial weights", f"{begun} {initial_sha256}")
     with contextlib.ExitStack() as held:
         on_main(lambda: held.enter_context(owned(path, config, record)))
         together(lambda: check_same(path, config))  # they all see the directory
-        if params is not None:
-            on_main(lambda: _record_initial(path, stages[0].experiment.init_from, params))
+        if initial_sha256 is not None:  # what bears the source's name may change
+            initial = {"source": stages[0].experiment.init_from, "weights_sha256": initial_sha256}
+            on_main(lambda: write_json(path / INITIAL_WEIGHTS, initial))
         states: list[TrainState] = []
         for training, stage_path in zip(stages, paths, strict=True):
             if stop_now and not has_checkpoint(stage_path):
@@ -100,11 +102,6 @@ def check_startable(config: ConfigDict, workdir: Path) -> None:
 def run_unless_finished(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """The result of the run in `workdir`, which is trained first if it has none."""
     return read_result(workdir) if (workdir / RESULT).exists() else run(config, str(workdir))
-
-
-def _record_initial(path: Path, source: str | None, params: Params) -> None:
-    """Say which weights all seeds start from: what bears their name may change."""
-    write_json(path / INITIAL_WEIGHTS, {"source": source, "weights_sha256": weights_sha256(take_seed(params, 0))})
 
 
 def draw_key(seed: int, draw: int) -> PRNGKey:
@@ -180,7 +177,7 @@ def _describe_stage(training: Training, state: TrainState, index: int) -> dict[s
         "epochs": int(training.epoch(state)[index]),
         "best_epoch": int(state.best_epoch[index]),
         "best_valid_loss": float(state.best_loss[index]),
-        "stopped_early": bool((training.stopped_early(state) & ~training.failed(state))[index]),
+        "stopped_early": bool(training.stopped_early(state)[index]),
         **({"failed_at_step": int(state.failed_at[index])} if training.failed(state)[index] else {}),
     }
 
