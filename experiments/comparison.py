@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from experiments import figure
 from experiments.command_line import launch
-from experiments.lineage import weights_name
+from experiments.lineage import as_named, weights_name
 from experiments.output import beside
 from experiments.recipe import config_module
 from experiments.shared_flags import define_directory, define_mnist_dir, define_num_test
@@ -50,7 +50,7 @@ class TrainedWeights(NamedTuple):
     path: str
     """A run's directory, or a name of the package's."""
     training: dict[str, Any]
-    """What the run's result says of this seed: empty for the package's."""
+    """What the run's result says of this seed, and of the weights it began with: empty for the package's."""
     changes: tuple[str, ...] = ()
     """In what the run's configuration differs from the one whose name it bears."""
 
@@ -79,11 +79,13 @@ def find_weights(experiment: str, name: str, directory: Path) -> list[TrainedWei
             continue
         if trained["name"] != name:
             raise ValueError(f"{path} holds weights of {trained['name']}, not of {name}")
-        result = read_result(path)
+        result = as_named(read_result(path))
         named = config_module(experiment).get_config(name)
         changes = tuple(differences(shared_by_seeds(to_json(named)), shared_by_seeds(result["config"])))
+        began = {"initial_weights": result.get("initial_weights")}
         for run in result["runs"]:
-            found.append(TrainedWeights(str(path), {key: run[key] for key in TRAINING if key in run}, changes))
+            training = {key: run[key] for key in TRAINING if key in run}
+            found.append(TrainedWeights(str(path), {**training, **began}, changes))
     if len({weights.changes for weights in found}) > 1:
         raise ValueError(f"the runs of {name} in {directory} must be of one configuration, seeds apart")
     seeds = [weights.seed for weights in found]

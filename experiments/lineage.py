@@ -1,13 +1,13 @@
-"""A run that goes on from the weights published under its own configuration's name, and their training before it."""
+"""A run that goes on from published weights, and their training before it."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from experiments.record import OF_RUNS
+from experiments.record import OF_RUNS, Record
 
 EARLIER = ("seeds", "epochs", "best_epoch", "learning_curves", *OF_RUNS, "weights_sha256")
-"""What a result keeps of the published one with whose weights its run began."""
+"""What a result keeps of the published one with whose weights its run began, beside its configuration's name."""
 
 
 def weights_name(experiment: str, name: str) -> str:
@@ -15,38 +15,41 @@ def weights_name(experiment: str, name: str) -> str:
     return f"{experiment}_{name}"
 
 
-def earlier_training(result: dict[str, Any], file: Path) -> list[dict[str, Any]]:
-    """How the weights came about with which a run began, if they were published under its own name, in `file`.
+def earlier_training(result: dict[str, Any], published: Path) -> list[dict[str, Any]]:
+    """How the weights came about with which a run began, the oldest training first; empty: they were random.
+
+    They may be of its own configuration or of another; by their hash they are found among the results in `published`.
 
     Raises:
-        ValueError: `file` does not tell of those that the run began with, or either is of several seeds, or in stages.
+        ValueError: no result tells of them, or it or the run is of several seeds, or the run is in stages.
     """
-    if not _goes_on(result["config"]):
+    config = result["config"]
+    if config["training"]["init_from"] is None:
         return []
-    if len(result["runs"]) > 1 or result["config"]["stages"]:
+    if len(result["runs"]) > 1 or config["stages"]:
         raise ValueError("a run that goes on from published weights must be of one seed and one stage to be published")
-    trained: list[dict[str, Any]] = []
-    if file.exists():
-        published = json.loads(file.read_text())
-        if len(published["seeds"]) > 1:
+    begun_with = result["initial_weights"]["weights_sha256"]
+    for file in sorted(published.glob("*.json")):
+        trained = _trainings(json.loads(file.read_text()))
+        hashes = [one["weights_sha256"] for one in trained]
+        if begun_with not in hashes:
+            continue
+        trained = trained[: hashes.index(begun_with) + 1]
+        if len(trained[-1]["seeds"]) > 1:
             raise ValueError(
                 f"{file} is of several seeds: a run that goes on from the best of them is none of its kind"
             )
-        trained = [*published.get("earlier_training", []), {name: published[name] for name in EARLIER}]
-    hashes = [one["weights_sha256"] for one in trained]
-    begun_with = result.get("initial_weights", {}).get("weights_sha256")
-    if begun_with not in hashes:
-        raise ValueError(f"the run began with other weights than {file} tells of")
-    return trained[: hashes.index(begun_with) + 1]
+        return trained
+    raise ValueError(f"the run began with weights that no result in {published} tells of")
 
 
 def as_named(result: dict[str, Any]) -> dict[str, Any]:
-    """The result of a run that goes on, as one of the named configuration."""
+    """A run's result, as one of the named configuration: with what weights it began is not part of that."""
     config = result["config"]
-    if not _goes_on(config):
-        return result
     return {**result, "config": {**config, "training": {**config["training"], "init_from": None}}}
 
 
-def _goes_on(config: dict[str, Any]) -> bool:
-    return config["training"]["init_from"] == weights_name(config["experiment"], config["name"])
+def _trainings(record: Record) -> list[dict[str, Any]]:
+    """All that the weights of a published record went through."""
+    last = {"name": record["config"]["name"], **{name: record[name] for name in EARLIER}}
+    return [*record.get("earlier_training", []), last]

@@ -3,10 +3,11 @@
     python -m experiments.publish --workdirs=runs/rnn_em_seed0,runs/rnn_em_seed1
     python -m experiments.publish --workdirs=runs/rnn_em_seed2 --join       # a third, on another machine perhaps
 
-The runs must differ in their seeds alone; one may go on from the weights that are published under its own name
-(`--config.training.init_from=static_shapes_rnn_em`), and their training is then on record too. Writes
-experiments/<experiment>/results/<name>.json, .png and .npz (the picture's arrays), the weights of the seed with the
-best validation loss as nem_jax/pretrained/<experiment>_<name>.safetensors, and the table in experiments/README.md.
+The runs must differ in their seeds alone; one may go on from published weights, its own configuration's or another's
+of its experiment (`--config.training.init_from=flying_shapes_rnn_em_3_3`), and their training is then on record too.
+Writes experiments/<experiment>/results/<name>.json, .png and .npz (the picture's arrays), the weights of the seed with
+the best validation loss as nem_jax/pretrained/<experiment>_<name>.safetensors, unless the configuration is one of its
+experiment's `WITHOUT_WEIGHTS`, and the table in experiments/README.md.
 """
 
 import json
@@ -83,7 +84,7 @@ def gather(workdirs: list[Path], root: Path, join: bool = False) -> list[Source]
     read = [read_result(path) for path in workdirs]
     experiment, name = read[0]["config"]["experiment"], read[0]["config"]["name"]
     file = result_file(experiment, name, root)
-    earlier = [earlier_training(result, file) for result in read]
+    earlier = [earlier_training(result, file.parent) for result in read]
     if any(earlier) and (join or len(read) > 1):
         raise ValueError("a run that goes on from published weights is published alone: name one workdir")
     results = [as_named(result) for result in read]
@@ -127,23 +128,25 @@ def publish(
     sources = gather(workdirs, root, join)
     record = joined([source.record for source in sources])
     experiment, name = record["experiment"], record["config"]["name"]
-    record["paper"] = config_module(experiment).PAPER.get(name, {})
-    file, packaged_file = result_file(experiment, name, root), weights / f"{weights_name(experiment, name)}.safetensors"
+    module = config_module(experiment)
+    record["paper"] = module.PAPER.get(name, {})
+    file = result_file(experiment, name, root)
+    packaged = None if name in module.WITHOUT_WEIGHTS else weights / f"{weights_name(experiment, name)}.safetensors"
     file.parent.mkdir(parents=True, exist_ok=True)
     weights.mkdir(exist_ok=True)
     best = min(sources, key=lambda source: min(source.record["best_valid_loss"]))
-    if best.workdir is None:
-        if weights_sha256(read_weights(packaged_file)) != record["weights_sha256"]:
-            raise ValueError(f"--join: {packaged_file} is not what {file} tells of: publish all of its runs anew")
-    else:
-        packaged, change = package(best.workdir, mnist_dir)
-        record["weights_sha256"], record["ami_change_by_float16"] = weights_sha256(packaged), change
+    if best.workdir:
+        params, change = package(best.workdir, mnist_dir) if packaged else (read_weights(best.workdir / WEIGHTS), None)
+        record["weights_sha256"], record["ami_change_by_float16"] = weights_sha256(params), change
         for suffix in (".npz", ".png"):
             shutil.copyfile((best.workdir / OVERVIEW).with_suffix(suffix), file.with_suffix(suffix))
-        write_weights(packaged_file, packaged)
-        write_json(packaged_file.with_suffix(".json"), {**record["config"], "seed": best_seed(record)})
+        if packaged:
+            write_weights(packaged, params)
+            write_json(packaged.with_suffix(".json"), {**record["config"], "seed": best_seed(record)})
+    elif packaged and weights_sha256(read_weights(packaged)) != record["weights_sha256"]:
+        raise ValueError(f"--join: {packaged} is not what {file} tells of: publish all of its runs anew")
     write_json(file, record)
-    print(f"published {file}, weights of seed {best_seed(record)}")
+    print(f"published {file}, weights of seed {best_seed(record)}{'' if packaged else ' stay with its run'}")
 
 
 def publish_in_table(workdirs: list[Path], mnist_dir: str | None, join: bool = False) -> None:

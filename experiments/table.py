@@ -6,6 +6,7 @@ python -m experiments.table --check   # fail if it is not what the files say
 
 import json
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,7 @@ def _row(record: dict[str, Any], file: str) -> str:
     planned = record["config"]["training"]["max_epochs"]
     runs = zip(*(record[name] for name in ("epochs", "stopped_early", "stages", "failed_at_step")), strict=True)
     earlier = record.get("earlier_training", [])
-    before = "".join(f"{one['best_epoch'][0]} + " for one in earlier)
-    epochs = before + ", ".join(f"{epochs}{_ending(epochs, planned, *others)}" for epochs, *others in runs)
+    last = ", ".join(f"{epochs}{_ending(epochs, planned, *others)}" for epochs, *others in runs)
     cells = [
         f"{record['experiment']} `{record['config']['name']}`",
         paper.get("where", "-"),
@@ -58,11 +58,20 @@ def _row(record: dict[str, Any], file: str) -> str:
         _mean_std(metrics["ami_arithmetic"]),
         _mean_std(metrics["ari"]),
         str(len(record["seeds"])),
-        epochs,
+        " + ".join([*_epochs_before(earlier, record["config"]["name"]), last]),
         "; ".join(dict.fromkeys(machine for one in (*earlier, record) for machine in _machines(one))),
         f"[json]({file})",
     ]
     return _line(cells)
+
+
+def _epochs_before(earlier: list[dict[str, Any]], name: str) -> list[str]:
+    """Of each earlier training, up to the weights that the next began with; of another configuration, with its name."""
+    epochs = []
+    for of, trainings in groupby(earlier, lambda one: one["name"]):
+        together = " + ".join(str(one["best_epoch"][0]) for one in trainings)
+        epochs.append(together if of == name else f"{together} of `{of}`")
+    return epochs
 
 
 def _machines(record: dict[str, Any]) -> list[str]:

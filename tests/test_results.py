@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments import publish, table
-from experiments.lineage import EARLIER
+from experiments.lineage import EARLIER, earlier_training
 from experiments.recipe import config_module
 from experiments.record import OF_RUNS, OF_SEEDS, best_seed, joined, of_result
 from experiments.static_shapes.config import get_config
@@ -21,13 +21,14 @@ from nem_jax.config import build_experiment
 from nem_jax.evaluation import describe_protocol, evaluate
 from nem_jax.pretrained import DIRECTORY, load_pretrained, pretrained_names
 from nem_jax.training.run import run
-from nem_jax.training.workdir import RESULT, WEIGHTS, shared_by_seeds, to_json, without_seeds, write_json
+from nem_jax.training.workdir import OVERVIEW, RESULT, WEIGHTS, shared_by_seeds, to_json, without_seeds, write_json
 from nem_jax.weights import read_weights, weights_sha256, write_weights
 
 pytestmark = pytest.mark.compiled_quickly
 
 ROOT = Path(__file__).parents[1]
 RESULTS = sorted((ROOT / "experiments").glob("*/results/*.json"))
+PACKAGED = [file for file in RESULTS if file.stem not in config_module(file.parts[-3]).WITHOUT_WEIGHTS]
 FIELDS = {"experiment", "config", "protocol", "metrics", "paper", "seeds", "epochs", "hardware", "versions",
           "git_revision", "command", "earlier_starts", "stages", "weights_sha256", *OF_SEEDS, *OF_RUNS}  # fmt: skip
 
@@ -52,7 +53,7 @@ def test_a_result_is_complete(file):
     assert file.with_suffix(".png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", PACKAGED, ids=lambda file: file.stem)
 def test_the_packaged_weights_reach_the_published_score(file):
     """The first 128 to 512 test examples, whose mean AMI scatters around that of all 10,000.
 
@@ -80,10 +81,11 @@ def test_the_packaged_weights_reach_the_published_score(file):
 
 
 def test_every_pretrained_name_loads_and_no_other():
-    assert set(pretrained_names()) == {f"{json.loads(file.read_text())['experiment']}_{file.stem}" for file in RESULTS}
+    assert set(pretrained_names()) == {f"{file.parts[-3]}_{file.stem}" for file in PACKAGED}
     with pytest.raises(ValueError, match=r"pretrained must be one of .*, got 'nope'"):
         load_pretrained("nope")
     assert all((DIRECTORY / f"{name}.json").exists() for name in pretrained_names())
+    assert sum(path.stat().st_size for path in DIRECTORY.iterdir() if path.is_file()) < 25_000_000
 
 
 @pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.stem)
@@ -155,7 +157,7 @@ def test_a_run_that_goes_on_from_its_published_weights_keeps_their_training_on_r
     result["config"]["training"]["init_from"] = "static_shapes_smoke"
     result["initial_weights"] = {"weights_sha256": weights_sha256(read_weights(two_runs[0] / WEIGHTS))}
     write_json(further / RESULT, result)
-    with pytest.raises(ValueError, match="began with other weights than"):
+    with pytest.raises(ValueError, match=r"began with weights that no result in .*static_shapes/results tells of"):
         publish.publish([further], **places)
     publish.publish(two_runs[:1], **places)
     before = json.loads(file.read_text())
@@ -165,7 +167,7 @@ def test_a_run_that_goes_on_from_its_published_weights_keeps_their_training_on_r
         publish.publish([further], **places)
         record = json.loads(file.read_text())
         (earlier,) = record["earlier_training"]
-        assert earlier == {name: before[name] for name in EARLIER}
+        assert earlier == {"name": "smoke", **{name: before[name] for name in EARLIER}}
         assert record["config"] == before["config"]
         assert record["weights_sha256"] == weights_sha256(read_weights(two_runs[1] / WEIGHTS))
     row = table.render([record], ["smoke.json"]).splitlines()[-1]
@@ -178,9 +180,45 @@ def test_a_run_that_goes_on_from_its_published_weights_keeps_their_training_on_r
     with pytest.raises(ValueError, match="must be of one seed"):
         publish.publish([further], **places)
     write_json(further / RESULT, result)
-    write_json(file, {**record, "seeds": [0, 1]})
+    write_json(file, {**before, "seeds": [0, 1]})
     with pytest.raises(ValueError, match=r"smoke\.json is of several seeds"):
         publish.publish([further], **places)
+
+
+def test_a_run_may_go_on_from_another_configurations_published_weights(two_runs, tmp_path):
+    results = tmp_path / "static_shapes" / "results"
+    publish.publish(two_runs[:1], root=tmp_path, weights=tmp_path)
+    other = json.loads((results / "smoke.json").read_text())
+    before = [{**other, "config": {"name": "other"}}, {**other, "config": {"name": "smoke"}, "weights_sha256": "a"}]
+    (results / "smoke.json").unlink()
+    further = json.loads((two_runs[1] / RESULT).read_text())
+    further["config"]["training"]["init_from"] = "static_shapes_other"
+    further["initial_weights"] = {"weights_sha256": "a"}
+    write_json(results / "other.json", before[0])
+    with pytest.raises(ValueError, match="no result in"):
+        earlier_training(further, results)
+    first = {"name": "other", **{name: other[name] for name in EARLIER}}
+    write_json(results / "smoke.json", {**before[1], "earlier_training": [first]})
+    assert earlier_training(further, results) == [first, {**first, "name": "smoke", "weights_sha256": "a"}]
+    further["initial_weights"] = {"weights_sha256": other["weights_sha256"]}
+    assert earlier_training(further, results) == [first]
+    record = {**other, "earlier_training": [first, first, {**first, "name": "smoke"}]}
+    epoch = first["best_epoch"][0]
+    assert f"| {epoch} + {epoch} of `other` + {epoch} + 2 |" in table.render([record], ["smoke.json"])
+
+
+def test_weights_too_many_for_the_package_stay_with_their_run(two_runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(config_module("static_shapes"), "WITHOUT_WEIGHTS", ("smoke",))
+    places = {"root": tmp_path, "weights": tmp_path / "pretrained"}
+    publish.publish(two_runs[:1], **places)
+    publish.publish(two_runs[1:], join=True, **places)
+    file = tmp_path / "static_shapes" / "results" / "smoke.json"
+    record = json.loads(file.read_text())
+    best = two_runs[record["seeds"].index(best_seed(record))]
+    assert record["seeds"] == [0, 1] and record["weights_sha256"] == weights_sha256(read_weights(best / WEIGHTS))
+    assert record["ami_change_by_float16"] is None
+    assert file.with_suffix(".png").read_bytes() == (best / OVERVIEW).read_bytes()
+    assert not list((tmp_path / "pretrained").iterdir())
 
 
 def test_large_weights_are_rounded_unless_that_moves_the_score(two_runs, tmp_path, monkeypatch):

@@ -25,6 +25,9 @@ PAPER: dict[str, Any] = {
 SWEEP = tuple(PAPER)
 """What `experiments.sweep` trains by default."""
 
+WITHOUT_WEIGHTS: tuple[str, ...] = ()
+"""Whose published weights do not come with the package."""
+
 STAGES = {
     "direct": (),
     "direct_text": (),

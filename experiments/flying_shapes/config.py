@@ -28,6 +28,9 @@ TABLE_1 = {
 SWEEP = tuple(TABLE_1)
 """What `experiments.sweep` trains by default."""
 
+WITHOUT_WEIGHTS = tuple(name for name in NAMES if name not in ("rnn_em_3_3", "rnn_em_3_5", "smoke"))
+"""Whose published weights do not come with the package: 7 MB each."""
+
 PAPER = {
     name: {"where": "N-EM table 1", "ami_max": {"mean": mean, "std": std}} for name, (mean, std) in TABLE_1.items()
 }

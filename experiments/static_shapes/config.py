@@ -29,6 +29,9 @@ DEPARTURES = (
 SWEEP = ("rnn_em", "n_em")
 """What section 4.1 compares, and `experiments.sweep` trains."""
 
+WITHOUT_WEIGHTS: tuple[str, ...] = ()
+"""Whose published weights do not come with the package."""
+
 
 def get_config(name: str = "rnn_em") -> ConfigDict:
     """The configuration called `name`, one of `NAMES`."""
