@@ -3,8 +3,9 @@
     python -m experiments.publish --workdirs=runs/rnn_em_seed0,runs/rnn_em_seed1
     python -m experiments.publish --workdirs=runs/rnn_em_seed2 --join       # a third, on another machine perhaps
 
-The runs must differ in their seeds alone; one may go on from published weights, its own configuration's or another's
-of its experiment (`--config.training.init_from=flying_shapes_rnn_em_3_3`), and their training is then on record too.
+The runs must differ in their seeds alone. One that went on from published weights, its own configuration's or another's
+of its experiment (`--config.training.init_from=flying_shapes_rnn_em_3_3`), is published by itself, and their training
+is then on record too.
 Writes experiments/<experiment>/results/<name>.json, .png and .npz (the picture's arrays), the weights of the seed with
 the best validation loss as nem_jax/pretrained/<experiment>_<name>.safetensors, unless the configuration is one of its
 experiment's `WITHOUT_WEIGHTS`, and the table in experiments/README.md.

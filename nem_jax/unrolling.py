@@ -53,7 +53,7 @@ def unroll(
         x_noisy: corrupted inputs `[T, H, W, C]`; or whatever `step` makes them of, such as keys `[T]`.
         x: clean targets.
         scan_unroll: how many steps are laid out in one loop body (compiled size against speed; same numbers).
-        remat: one of `REMAT`: memory against time, the same numbers. With 'all', the memory of one step, not T.
+        remat: one of `REMAT`: memory against time, the same numbers. 'all' keeps T states, and all else of one step.
 
     Returns:
         The T states after each step.

@@ -3,8 +3,9 @@
     python -m experiments.flying_shapes.run --config=experiments/flying_shapes/config.py:rnn_em_3_3 --workdir=runs/3_3
 
 Names: `rnn_em_3_3`, `rnn_em_3_5`, `rnn_em_5_3`, `rnn_em_5_5` (objects and K of the paper's table 1), `rnn_em_4_5`;
-`rnn_ae_3`, `rnn_ae_4`, `rnn_ae_5` (K = 1: the recurrent autoencoder of figure 5); `smoke` (seconds). Those of figure 5
-also end in `_denoising`: trained to clean the frame that they read (our reading of it) instead of to predict the next.
+`rnn_ae_3`, `rnn_ae_4`, `rnn_ae_5` (K = 1: the recurrent autoencoder of figure 5); `smoke` (seconds). Each of
+figure 5 (`rnn_em_*_5`, `rnn_ae_*`) is also there as `<name>_denoising`: trained to clean the frame that it reads (our
+reading of it) instead of to predict the next.
 The paper's test AMI: `PAPER`; what was reached: experiments/README.md. An epoch of `rnn_em_3_3` takes 25 minutes on
 two cores.
 """
