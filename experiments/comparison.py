@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 from experiments import figure
 from experiments.command_line import launch
-from experiments.lineage import as_named, weights_name
+from experiments.lineage import as_named
 from experiments.output import beside
 from experiments.recipe import config_module
+from experiments.record import weights_name
 from experiments.shared_flags import define_directory, define_mnist_dir, define_num_test
 from experiments.trained import Subject, describe_subject, evaluate_subject, load_subject, with_weights
 from nem_jax import charts

@@ -10,11 +10,6 @@ EARLIER = ("seeds", "epochs", "best_epoch", "learning_curves", *OF_RUNS, "weight
 """What a result keeps of the published one with whose weights its run began, beside its configuration's name."""
 
 
-def weights_name(experiment: str, name: str) -> str:
-    """What `load_pretrained` calls the published weights of a configuration."""
-    return f"{experiment}_{name}"
-
-
 def earlier_training(result: dict[str, Any], published: Path) -> list[dict[str, Any]]:
     """How the weights came about with which a run began, the oldest training first; empty: they were random.
 

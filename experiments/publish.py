@@ -22,9 +22,9 @@ from absl import flags
 
 from experiments import table
 from experiments.command_line import launch
-from experiments.lineage import as_named, earlier_training, weights_name
+from experiments.lineage import as_named, earlier_training
 from experiments.recipe import config_module
-from experiments.record import Record, best_seed, joined, learning_curves, of_result
+from experiments.record import Record, best_seed, joined, learning_curves, of_result, weights_name
 from experiments.shared_flags import define_mnist_dir
 from experiments.trained import evaluate_subject, load_subject
 from nem_jax.evaluation import summarise

@@ -63,6 +63,11 @@ def joined(records: list[Record]) -> Record:
     return {**first, **lists, "metrics": metrics}
 
 
+def weights_name(experiment: str, name: str) -> str:
+    """What `load_pretrained` calls the published weights of a configuration."""
+    return f"{experiment}_{name}"
+
+
 def best_seed(record: Record) -> int:
     """The seed with the lowest validation loss: the one whose weights are published."""
     return record["seeds"][int(np.argmin(record["best_valid_loss"]))]

@@ -22,7 +22,7 @@ from nem_jax import charts, plots
 from nem_jax.evaluation import over_split, quartiles, rollout_batch
 from nem_jax.model import to_frames
 from nem_jax.rollouts import Rollout
-from nem_jax.training.run import draw_key
+from nem_jax.training.state import draw_key
 
 _EXAMPLE = define_example()
 _NUM_AHEAD = flags.DEFINE_integer("num_ahead", 20, "steps on the model's own predictions", lower_bound=1)

@@ -18,7 +18,7 @@ from experiments.subject_flags import flag_fields, trained_name
 from experiments.trained import check_example, describe_subject, load_subject
 from nem_jax import plots
 from nem_jax.evaluation import examine
-from nem_jax.training.run import draw_key
+from nem_jax.training.state import draw_key
 
 _EXAMPLE = define_example()
 _EVERY = flags.DEFINE_integer("every", 1, "the picture shows one step in so many; the animation all", lower_bound=1)

@@ -1,8 +1,8 @@
 """Devices as one mesh with the axes (seed, data), and arrays on it: for one device, eight, or those of many hosts.
 
 Seeds share nothing, so that devices along `seed` never speak to each other; those along `data` hold the same weights,
-each takes its part of the batch, and they add up their gradients once per step. On several hosts every process runs the
-same program on the same inputs, and process 0 alone writes.
+each takes its part of the batch, and they average their gradients once per step. On several hosts every process runs
+the same program on the same inputs, and process 0 alone writes.
 """
 
 import hashlib

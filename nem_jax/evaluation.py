@@ -34,7 +34,7 @@ class Evaluation(NamedTuple):
     upper_bound: Float[Array, "*n"]
     """`losses.loss_upper_bound` after the last step, `[N]`."""
     scores: metrics.Scores
-    """After each scored EM step: `[N, 1]` of static images, the last, `[N, T]` of sequences."""
+    """After each of the model's `scored_steps`: `[N, 1]` for 'last', `[N, T]` for 'all'."""
 
 
 def evaluate_example(model: NEM, params: Params, key: PRNGKey, example: Example, num_groups: int) -> Evaluation:

@@ -56,7 +56,7 @@ def connect(coordinator: str, num_processes: int, process_id: int, timeout: int)
         ValueError: one sentence, where the arguments are wrong or nobody answers in time.
     """
     host, _, port = coordinator.rpartition(":")
-    if not (host and port.isdecimal()):
+    if not (host and port.isdecimal() and 0 < int(port) < 2**16):
         raise ValueError(f"--coordinator must be an address with a port, such as 10.0.0.1:8476, got {coordinator!r}")
     if not 0 <= process_id < num_processes:
         raise ValueError(f"--process_id must be from 0 to --num_processes - 1, got {process_id} of {num_processes}")

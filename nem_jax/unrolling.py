@@ -52,7 +52,7 @@ def unroll(
         state: the state before the first step.
         x_noisy: corrupted inputs `[T, H, W, C]`; or whatever `step` makes them of, such as keys `[T]`.
         x: clean targets.
-        scan_unroll: how many steps are laid out in one loop body (compiled size against speed; same numbers).
+        scan_unroll: how many steps, at most T, a loop body lays out (compiled size against speed; same numbers).
         remat: one of `REMAT`: memory against time, the same numbers. 'all' keeps T states, and all else of one step.
 
     Returns:

@@ -14,8 +14,12 @@ from nem_jax.config import build_experiment, build_stages
 from nem_jax.config.fields import FIELDS
 from nem_jax.config.model import MIN_EPSILON, _build_module
 from nem_jax.corruption import masked_uniform
+from nem_jax.data.flying_mnist import flying_mnist as digits_data
 from nem_jax.data.hdf5 import write_hdf5
+from nem_jax.data.mnist import load_sklearn_digits
+from nem_jax.data.shapes import flying_shapes as flying_shapes_data
 from nem_jax.data.shapes import static_shapes as static_shapes_data
+from nem_jax.data.split import SPLITS
 from nem_jax.distributions import Bernoulli, Gaussian
 from nem_jax.em import e_step
 
@@ -175,6 +179,10 @@ def test_every_field_is_read(config, monkeypatch):
         ({"training__learning_rate": -1.0}, "training.learning_rate must be a number from 0.0 to 1e+38, got -1.0"),
         ({"training__learning_rate": 1e39}, "training.learning_rate must be a number from 0.0 to 1e+38, got 1e+39"),
         ({"training__decay": "cos"}, "training.decay must be one of 'none', 'cosine', got 'cos'"),
+        (
+            {"training__warmup_epochs": 500, "training__decay": "cosine"},
+            "training.warmup_epochs must be an integer from 0 to 499, got 500",
+        ),
         ({"training__warmup_epochs": 501}, "training.warmup_epochs must be an integer from 0 to 500, got 501"),
         ({"training__clip_norm": 0.0}, "training.clip_norm must be a number from 1e-06 to 1e+38, got 0.0"),
         ({"training__seed_mapping": "pmap"}, "training.seed_mapping must be one of 'vmap', 'sequence', got 'pmap'"),
@@ -186,12 +194,11 @@ def test_every_field_is_read(config, monkeypatch):
         ({"data__seed": 5, "data__path": "x.h5"}, "data.seed is 5, but nothing is drawn from it: leave it at 0"),
         ({"data__seed": 5, "data__generator": "published_shapes"}, "data.seed is 5, but nothing is drawn from it"),
         ({"model__num_draws": 0}, "model.num_draws must be an integer of at least 1, got 0"),
-        ({"model__lookahead": 2}, "model.lookahead must be an integer from 0 to 1, got 2"),
         ({"model__scored_steps": "first"}, "model.scored_steps must be one of 'last', 'all', got 'first'"),
         ({"model__inter_weight": -1.0}, "model.inter_weight must be a number from 0.0 to 1e+38, got -1.0"),
         ({"model__precision": "half"}, "model.precision must be one of 'highest', 'default', 'bfloat16', got 'half'"),
         ({"model__epsilon": 1e-39}, "model.epsilon must be 0 or at least 1e-18, got 1e-39"),
-        ({"training__scan_unroll": 16}, "training.scan_unroll must be an integer from 1 to 15, got 16"),
+        ({"training__scan_unroll": 0}, "training.scan_unroll must be an integer of at least 1, got 0"),
         ({"training__patience": 0}, "training.patience must be an integer of at least 1, got 0"),
     ],
 )  # fmt: skip
@@ -253,6 +260,37 @@ def test_each_field_reaches_the_model():
     model, plain = (build_experiment(config).model for config in (changed(**changes), get_config("rnn_em")))
     for name, expected in {**fields, **training}.items():
         assert getattr(model, name) == expected != getattr(plain, name)
+
+
+@pytest.mark.parametrize("generator", ["static_shapes", "flying_shapes", "static_mnist", "flying_mnist"])
+def test_each_field_reaches_the_data(generator):
+    """With values that are nobody's defaults."""
+    sizes, num_frames, of_mnist = (70, 3, 2), 4, generator.endswith("mnist")
+    fields = {"generator": generator, "seed": 5, "num_objects": 2, "image_size": 24}
+    fields |= dict(zip(("num_training", "num_validation", "num_test"), sizes, strict=True))
+    fields |= {"digits": "sklearn", "digit_pool": 9} if of_mnist else {}
+    changes = {f"data__{name}": new for name, new in fields.items()}
+    found = build_experiment(changed(**changes, model__num_steps=3, model__lookahead=1)).load_data()
+    if of_mnist:
+        frames = 1 if generator == "static_mnist" else num_frames
+        expected = digits_data(5, sizes, frames, load_sklearn_digits(), 2, 24, 9)
+    elif generator == "static_shapes":
+        expected = static_shapes_data(5, sizes, 2, 24)
+    else:
+        expected = flying_shapes_data(5, sizes, num_frames, 2, 24)
+    for field in ("image_shape", "num_frames", "num_groups"):
+        assert getattr(found, field) == getattr(expected, field)
+    for name, size in zip(SPLITS, sizes, strict=True):
+        ours, theirs = (dataset.splits[name] for dataset in (found, expected))
+        assert ours.size == theirs.size == size
+        examples = [each.sample(split.source, jnp.int32(1)) for each, split in ((found, ours), (expected, theirs))]
+        jax.tree.map(np.testing.assert_array_equal, *examples)
+
+
+@pytest.mark.parametrize(("field", "new"), [("remat", "all"), ("scan_unroll", 2)])
+def test_models_that_differ_in_how_they_train_alone_are_two(field, new):
+    model = build_experiment(changed(**{f"training__{field}": new})).model
+    assert getattr(model, field) == new != getattr(build_experiment(get_config("rnn_em")).model, field)
 
 
 def test_models_that_differ_in_the_image_size_alone_are_two():
@@ -400,7 +438,7 @@ def test_the_optimiser_is_adam():
 def rates(**training):
     """Adam's first step is the learning rate: how far a constant gradient moves a weight at each of 12 steps."""
     config = get_config("smoke")
-    config.data.num_training = 8 * config.training.batch_size  # two steps an epoch at 4 times the batch
+    config.data.num_training = 8 * config.training.batch_size + 9  # two steps an epoch at 4 times the batch, and a rest
     config.training.update({"batch_size": 4 * config.training.batch_size, "learning_rate": 0.1, **training})
     optimiser = build_experiment(config).training.optimiser
     state, moved = optimiser.init(jnp.zeros(1)), []

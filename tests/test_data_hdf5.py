@@ -316,6 +316,18 @@ def test_what_is_not_hdf5_is_refused(arrays, write, content):
         hdf5.load_hdf5(path, SIZES)
 
 
+def test_a_damaged_array_is_named(tmp_path):
+    path = tmp_path / "data.h5"
+    hdf5.write_hdf5(path, static_shapes(seed=0, sizes=SIZES))
+    with h5py.File(path) as file:
+        chunk = file["validation/groups"].id.get_chunk_info(0)
+    with path.open("r+b") as file:
+        file.seek(chunk.byte_offset)
+        file.write(bytes(chunk.size))
+    with pytest.raises(ValueError, match=r"data\.h5: validation/groups cannot be read: "):
+        hdf5.load_hdf5(path, SIZES)
+
+
 def test_an_existing_file_is_not_overwritten(tmp_path):
     path = tmp_path / "data.h5"
     path.write_text("precious")

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from experiments.static_shapes.config import get_config
+from experiments.trained import describe_subject, load_subject, without_noise
 from nem_jax.config import build_experiment
+from nem_jax.data.shapes import flying_shapes
 from nem_jax.evaluation import describe_protocol, evaluate, examine, quartiles, summarise
 from nem_jax.metrics import confidence
 from nem_jax.model import example_loss, infer, infer_likeliest
@@ -90,6 +92,24 @@ def test_a_figure_shows_what_was_scored(smoke):
     np.testing.assert_allclose(shown.last.psi[2], trajectory.psi[-1], atol=1e-5)
     alone = examine(model, params, key, dataset, "test", np.array([2]))
     np.testing.assert_allclose(alone.gamma[0], shown.gamma[2], atol=1e-5)
+
+
+def test_a_sequences_figure_shows_the_frames_that_are_predicted(smoke):
+    model, params, _ = smoke
+    model, dataset = dataclasses.replace(model, num_steps=3, lookahead=1), flying_shapes(0, (4, 4, 4), num_frames=4)
+    shown = examine(model, params, jax.random.key(0), dataset, "test")
+    example = dataset.sample(dataset.splits["test"].source, jnp.int32(1))
+    assert np.any(example.x[1:] != example.x[:-1])
+    np.testing.assert_array_equal(shown.x[1], example.x[1:])
+    np.testing.assert_array_equal(shown.groups[1], example.groups[1:])
+
+
+def test_clean_input_is_the_image():
+    subject = without_noise(load_subject("static_shapes_n_em", {"data.num_test": 2, "model.num_steps": 2}))
+    model, dataset = subject.experiment.model, subject.dataset
+    shown = examine(model, subject.params, jax.random.key(0), dataset, "test")
+    np.testing.assert_array_equal(shown.x_noisy, shown.x)
+    assert describe_subject(subject)["protocol"]["input_noise"] == "none"
 
 
 def test_quartiles_are_of_the_examples_and_not_of_the_steps():

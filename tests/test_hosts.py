@@ -9,7 +9,7 @@ import jax
 import pytest
 from forked import free_port
 
-from nem_jax import hosts
+from nem_jax import devices, hosts
 
 pytestmark = pytest.mark.compiled_quickly
 
@@ -43,6 +43,25 @@ def test_a_process_that_fails_among_others_ends_at_once(monkeypatch, capsys):
         raise RuntimeError("connection lost")
     assert ended == [1]
     assert "error: connection lost: if another process ended, start all of them again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("told", "sentence"),
+    [(["", "no such file"], "process 1: no such file"), (["no space", ""], "no space"), (["", ""], None)],
+)
+def test_what_fails_on_one_process_fails_on_all(monkeypatch, told, sentence):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(devices, "_tell_all", lambda words: said.append(words) or told)
+    said = []
+    if sentence is None:
+        assert devices.together(lambda: 7) == 7
+    else:
+        with pytest.raises(ValueError, match=f"^{sentence}$"):
+            devices.together(lambda: 7)
+    assert said == [""]
+    with pytest.raises(OSError, match=r"^mine$"):
+        devices.together(lambda: (_ for _ in ()).throw(OSError("mine")))
+    assert said == ["", "mine"]
 
 
 @pytest.fixture
@@ -126,6 +145,8 @@ def _connection(port):
     [
         (("10.0.0.1", 2, 0), "--coordinator must be an address with a port"),
         (("10.0.0.1:port", 2, 0), "--coordinator must be an address with a port"),
+        (("10.0.0.1:0", 2, 0), "--coordinator must be an address with a port"),
+        (("10.0.0.1:65536", 2, 1), "--coordinator must be an address with a port"),
         (("10.0.0.1:8476", 2, 2), "--process_id must be from 0 to --num_processes - 1, got 2 of 2"),
     ],
 )

@@ -7,11 +7,15 @@ import h5py
 import numpy as np
 import pytest
 
+from experiments.static_shapes.config import get_config
 from experiments.trained import load_subject
+from nem_jax.config import build_experiment
 from nem_jax.data.hdf5 import write_hdf5
 from nem_jax.data.shapes import static_shapes
+from nem_jax.evaluation import evaluate, summarise
 from nem_jax.training.logs import read_records
 from nem_jax.training.stages import load_trained
+from nem_jax.training.state import draw_key
 from nem_jax.training.workdir import RESULT
 
 CONFIG = "experiments/static_shapes/config.py:smoke"
@@ -90,6 +94,15 @@ def test_the_weights_are_scored_again_with_other_k_and_t(finished, launch, tmp_p
     assert scores["protocol"]["input_noise"] == "none"
     (trained,) = json.loads((path / RESULT).read_text())["runs"]
     assert scores["mean"]["confidence_last"] < trained["scores"]["confidence_last"]
+    done = launch("experiments.evaluate", f"--trained={path}", "--split=validation", f"--output={tmp_path / 'valid'}")
+    assert done.returncode == 0, done.stderr
+    validation = json.loads((tmp_path / "valid.json").read_text())
+    assert validation["protocol"]["split"] == "validation"
+    experiment, params = build_experiment(get_config("smoke")), load_trained(str(path)).params
+    key, dataset = draw_key(0, draw=0), experiment.load_data()
+    expected = summarise(evaluate(experiment.model, params, key, dataset, "validation", batch_size=64))
+    assert validation["mean"]["total"] == pytest.approx(expected["total"], rel=1e-4)
+    assert validation["mean"]["total"] != pytest.approx(trained["scores"]["total"], rel=1e-4)
     arguments = ("--num_draws=3", "--num_test=32", f"--output={tmp_path / 'likeliest'}")
     assert launch("experiments.evaluate", f"--trained={path}", *arguments).returncode == 0
     likeliest = json.loads((tmp_path / "likeliest.json").read_text())

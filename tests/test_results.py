@@ -13,13 +13,14 @@ import pytest
 from experiments import publish, table
 from experiments.lineage import EARLIER, earlier_training
 from experiments.recipe import config_module
-from experiments.record import OF_RUNS, OF_SEEDS, best_seed, joined, of_result
+from experiments.record import OF_RUNS, OF_SEEDS, SCORES, best_seed, joined, learning_curves, of_result, weights_name
 from experiments.static_shapes.config import get_config
 from experiments.static_shapes.demo import next_workdir
 from nem_jax import plots
 from nem_jax.config import build_experiment
 from nem_jax.evaluation import describe_protocol, evaluate
 from nem_jax.pretrained import DIRECTORY, load_pretrained, pretrained_names
+from nem_jax.training.logs import METRICS
 from nem_jax.training.run import run
 from nem_jax.training.workdir import OVERVIEW, RESULT, WEIGHTS, shared_by_seeds, to_json, without_seeds, write_json
 from nem_jax.weights import read_weights, weights_sha256, write_weights
@@ -60,8 +61,7 @@ def test_the_packaged_weights_reach_the_published_score(file):
     MNIST does not come with the package: weights of its digits are scored on scikit-learn's, on which they must group.
     """
     record = json.loads(file.read_text())
-    name = f"{record['experiment']}_{record['config']['name']}"
-    model, params, config = load_pretrained(name)
+    model, params, config = load_pretrained(weights_name(record["experiment"], record["config"]["name"]))
     assert weights_sha256(params) == record["weights_sha256"]
     assert without_seeds(to_json(config)) == record["config"]
     config.data.num_test = 512 if model.step_weights == "last" else 128
@@ -81,7 +81,7 @@ def test_the_packaged_weights_reach_the_published_score(file):
 
 
 def test_every_pretrained_name_loads_and_no_other():
-    assert set(pretrained_names()) == {f"{file.parts[-3]}_{file.stem}" for file in PACKAGED}
+    assert set(pretrained_names()) == {weights_name(file.parts[-3], file.stem) for file in PACKAGED}
     with pytest.raises(ValueError, match=r"pretrained must be one of .*, got 'nope'"):
         load_pretrained("nope")
     assert all((DIRECTORY / f"{name}.json").exists() for name in pretrained_names())
@@ -161,8 +161,9 @@ def test_a_run_that_goes_on_from_its_published_weights_keeps_their_training_on_r
         publish.publish([further], **places)
     publish.publish(two_runs[:1], **places)
     before = json.loads(file.read_text())
-    with pytest.raises(ValueError, match="is published alone"):
-        publish.publish([further, two_runs[1]], **places)
+    for several, join in (([further, two_runs[1]], False), ([further], True)):
+        with pytest.raises(ValueError, match="is published alone"):
+            publish.publish(several, join=join, **places)
     for _ in range(2):  # again, after it trained on: nothing is counted twice
         publish.publish([further], **places)
         record = json.loads(file.read_text())
@@ -170,6 +171,8 @@ def test_a_run_that_goes_on_from_its_published_weights_keeps_their_training_on_r
         assert earlier == {"name": "smoke", **{name: before[name] for name in EARLIER}}
         assert record["config"] == before["config"]
         assert record["weights_sha256"] == weights_sha256(read_weights(two_runs[1] / WEIGHTS))
+    with pytest.raises(ValueError, match="went on from published weights: no other seed has its like"):
+        publish.publish(two_runs[:1], join=True, **places)
     row = table.render([record], ["smoke.json"]).splitlines()[-1]
     assert f"| {before['best_epoch'][0]} + {record['epochs'][0]} | {record['hardware'][0]} |" in row
     elsewhere = {**record, "earlier_training": [{**earlier, "hardware": ["an abacus"]}]}
@@ -267,7 +270,8 @@ def test_the_demo_finds_a_directory(two_runs, tmp_path):
 
 def one_record(seed, ami, valid_loss, num_components=4):
     """Of a run of one seed, without its learning curve."""
-    scores = {"ami_max_mean": ami, "ami_arithmetic_mean": ami + 0.1, "ari_mean": ami, "total": 9.0}
+    scores = {"ami_max_mean": ami, "ami_arithmetic_mean": ami + 0.1, "ari_mean": ami + 0.2, "total": 9.0 + seed}
+    scores |= {"ami_max_last": 0.0, "ami_arithmetic_last": 0.0, "ari_last": 0.0, "intra": 5.0, "inter": 4.0}
     config = {
         "experiment": "e",
         "name": "n",
@@ -289,6 +293,10 @@ def test_seeds_are_joined_and_the_best_validation_loss_gives_the_weights():
     assert both["metrics"]["ami_max"] == {
         "mean": pytest.approx(0.7), "std": pytest.approx(0.1), "per_seed": [0.8, 0.6]
     }  # fmt: skip
+    assert {name: metric["mean"] for name, metric in both["metrics"].items()} == pytest.approx(
+        {"ami_max": 0.7, "ami_arithmetic": 0.8, "ari": 0.9, "loss": 9.5}
+    )
+    assert both["metrics"].keys() == SCORES.keys()
     assert (both["seeds"], both["best_valid_loss"], best_seed(both)) == ([0, 1], [5.0, 4.0], 1)
     assert both["config"]["data"] == {"mnist_dir": None}
     assert both["hardware"] == ["machine 0", "machine 1"]
@@ -303,6 +311,23 @@ def test_seeds_are_joined_and_the_best_validation_loss_gives_the_weights():
         assert f"| {epochs} |" in table.render([{**both, **staged, "paper": paper}], ["e/results/n.json"])
     failed = {**both, "failed_at_step": [7, None], "paper": paper}
     assert "| 3 (failed), 3 |" in table.render([failed], ["e/results/n.json"])
+
+
+def test_a_learning_curve_ends_where_its_seed_did(tmp_path):
+    """Two stages of two seeds, of which the second stopped after the first epoch of the second stage."""
+    epochs = [
+        {"valid_total": [5.0, 6.0], "valid_ami_max_mean": [0.1, 0.2], "valid_ami_max_last": [0.9, 0.9]},
+        {"valid_total": [4.0, 5.5], "valid_ami_max_mean": [0.3, 0.4], "valid_ami_max_last": [0.9, 0.9]},
+        {"valid_total": [3.0, None], "valid_ami_max_mean": [0.5, None], "valid_ami_max_last": [0.9, None]},
+    ]
+    for number, of_stage in ((1, epochs[:1]), (2, epochs[1:])):
+        (tmp_path / f"stage_{number}").mkdir()
+        lines = [json.dumps({"step": 1, "valid_total": 9.0, "per_seed": each}) + "\n" for each in of_stage]
+        (tmp_path / f"stage_{number}" / METRICS).write_text("".join(lines))
+    assert learning_curves(tmp_path, num_stages=2) == [
+        {"valid_loss": [5.0, 4.0, 3.0], "valid_ami_max": [0.1, 0.3, 0.5]},
+        {"valid_loss": [6.0, 5.5], "valid_ami_max": [0.2, 0.4]},
+    ]
 
 
 def test_runs_that_do_not_belong_together_are_refused():

@@ -11,9 +11,11 @@ import pytest
 
 from experiments.comparison import find_weights
 from experiments.trained import load_subject
+from nem_jax.evaluation import examine
 from nem_jax.pretrained import pretrained_names
 from nem_jax.training.logs import read_records
 from nem_jax.training.stages import load_trained
+from nem_jax.training.state import draw_key
 from nem_jax.training.workdir import CONFIG, RESULT
 from nem_jax.weights import weights_sha256
 
@@ -131,6 +133,9 @@ def test_runs_that_are_compared_share_their_configuration(runs, tmp_path):
         (tmp_path / f"direct_seed{seed}" / CONFIG).write_text(json.dumps(result["config"]))
     with pytest.raises(ValueError, match=r"the runs of direct in .* must be of one configuration, seeds apart"):
         find_weights("flying_mnist", "direct", tmp_path)
+    shutil.copyfile(tmp_path / "direct_seed1" / RESULT, tmp_path / "direct_seed0" / RESULT)
+    with pytest.raises(ValueError, match=r"must hold different seeds, got \[1, 1\]"):
+        find_weights("flying_mnist", "direct", tmp_path)
 
 
 def test_three_and_static_digits_are_compared(runs, launch, tmp_path):
@@ -221,6 +226,15 @@ def test_a_model_goes_on_by_itself(runs, launch, tmp_path):
     best = min(read(runs / "rnn_em_3_3" / RESULT)["runs"], key=lambda run: run["best_valid_loss"])
     observed = best["scores"]["upper_bound"]
     assert record["upper_bound"]["mean"][2] == pytest.approx(observed, rel=1e-5)  # the last step with a frame
+    subject = load_subject(str(runs / "rnn_em_3_3"), num_ahead=2)
+    example = subject.dataset.sample(subject.dataset.splits["test"].source, jnp.int32(0))
+    key = draw_key(subject.trained.seed, 0)
+    shown = examine(subject.experiment.model, subject.params, key, subject.dataset, "test", np.array([0]))
+    with np.load(tmp_path / "figure.npz") as arrays:
+        np.testing.assert_array_equal(arrays["x"], example.x[1:])
+        for name in ("gamma", "psi"):
+            assert len(arrays[name]) == 5
+            np.testing.assert_allclose(arrays[name][:3], getattr(shown, name)[0], atol=1e-4)
     with PIL.Image.open(tmp_path / "figure.gif") as gif:
         assert gif.n_frames == 5
 

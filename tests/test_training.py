@@ -21,7 +21,7 @@ from nem_jax.training.logs import METRICS, read_records
 from nem_jax.training.loop import Training
 from nem_jax.training.run import run
 from nem_jax.training.seeds import take_seed
-from nem_jax.training.state import create_state, make_keys, update_best
+from nem_jax.training.state import create_state, draw_key, make_keys, update_best
 from nem_jax.training.workdir import OVERVIEW, RESULT, WEIGHTS
 from nem_jax.weights import read_weights, weights_sha256
 
@@ -177,13 +177,16 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
         loop.restore_best(build_experiment(other), tmp_path)
 
 
-def test_shuffled_epochs_visit_every_example_once(tmp_path, monkeypatch):
-    seen = []
+def test_shuffled_epochs_visit_every_example_once_but_for_an_odd_rest(tmp_path, monkeypatch):
+    """Eight batches of 16 of 130 examples."""
+    seen, config = [], tiny()
+    config.data.num_training = 130
     take = loop.take_steps
     monkeypatch.setattr(loop, "take_steps", lambda t, s, chunk, on: (seen.append(chunk[0]), take(t, s, chunk, on))[1])
-    loop.train(Training.of(build_experiment(tiny())), tmp_path)
+    training = Training.of(build_experiment(config))
+    assert training.epoch(loop.train(training, tmp_path)).tolist() == [2]
     epochs = np.concatenate(seen).reshape(2, 128)
-    assert [sorted(epoch) for epoch in epochs] == [list(range(128))] * 2
+    assert [len(set(epoch.tolist()) & set(range(130))) for epoch in epochs] == [128, 128]
     assert (epochs[0] != epochs[1]).mean() > 0.9
 
 
@@ -215,6 +218,7 @@ def test_the_best_weights_are_handed_on_and_left_not_the_last(tmp_path, monkeypa
     monkeypatch.setattr(loop, "create", lambda training, params: begun.append(params) or create(training, params))
     monkeypatch.setattr(training_run, "train", lambda *args: states.append(train(*args)) or states[-1])
     (described,) = run(config, str(tmp_path))["runs"]
+    assert (described["epochs"], described["best_epoch"]) == (4, 3)
     first, second = jax.device_get(states)
     assert [first.best_epoch, second.best_epoch] == [1, 1]
     assert begun[0] is None
@@ -297,12 +301,12 @@ def test_validation_takes_one_draw_whatever_the_test_will(monkeypatch):
     evaluate = loop.evaluate
 
     def watched(model, params, key, dataset, split, *rest):
-        seen.append((model.num_draws, split))
+        seen.append((model.num_draws, split, key))
         return evaluate(model, params, key, dataset, split, *rest)
 
     monkeypatch.setattr(loop, "evaluate", watched)
     loop.validate(training, loop.create(training).params, np.array([True]))
-    assert seen == [(1, "validation")]
+    assert seen == [(1, "validation", training.keys.validation[0])]
 
 
 def test_training_in_float64():
@@ -331,6 +335,31 @@ def test_grey_images_train_too(tmp_path):
     config.model.gradient_gamma, config.model.step_weights, config.model.inter_weight = False, "all", 0.2
     loop.train(Training.of(build_experiment(config)), tmp_path)
     assert np.isfinite(list(read_records(tmp_path)[0].values())).all()
+
+
+def test_an_epochs_losses_are_means_over_its_steps(monkeypatch):
+    """Two calls of four steps each, whose sums are given."""
+    training = Training.of(build_experiment(tiny()))
+    sums = iter([np.array([[8.0], [6.0], [2.0]]), np.array([[4.0], [3.0], [1.0]])])
+    monkeypatch.setattr(loop, "take_steps", lambda training, state, batches, active: (state, next(sums)))
+    _, losses = loop.train_epoch(training, loop.create(training), np.array([True]), epoch=1, valid_ami=0.0)
+    assert {name: value.tolist() for name, value in losses.items()} == {
+        "train_total": [1.5], "train_intra": [1.125], "train_inter": [0.375]
+    }  # fmt: skip
+
+
+def test_random_streams_are_those_of_the_published_numbers():
+    """Written out from the seeds: of another order, or of a key used twice, no other test would know."""
+    config = tiny()
+    config.seed, config.data.seed = 3, 4
+    training = Training.of(build_experiment(config))
+    init, *_, test = streams = jax.random.split(jax.random.fold_in(jax.random.key(3), 1), 5)
+    assert [key[0] for key in training.keys] == list(streams)
+    assert draw_key(3, draw=2) == jax.random.fold_in(test, 2)
+    splits = jax.random.split(jax.random.key(4), 3)
+    assert [training.dataset.splits[name].source for name in ("training", "validation", "test")] == list(splits)
+    params = jax.tree.map(lambda leaf: leaf[0], loop.create(training).params)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), params, training.experiment.model.init(init))
 
 
 def test_no_two_random_streams_are_the_same():

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
-from nem_jax import em
+from nem_jax import em, unrolling
 from nem_jax.distributions import Bernoulli
+from nem_jax.networks.conv_cell import ConvRNNEMCell
 from nem_jax.unrolling import unroll
 
 pytestmark = [pytest.mark.strict_dtypes, pytest.mark.compiled_quickly]
@@ -53,7 +54,7 @@ def _numpy_loop(problem):
     return [np.stack(leaves) for leaves in zip(*states, strict=True)]
 
 
-@pytest.mark.parametrize("options", [{}, {"scan_unroll": 2}, {"scan_unroll": NUM_STEPS}, {"remat": "all"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"scan_unroll": 2}, {"scan_unroll": NUM_STEPS + 1}, {"remat": "all"}], ids=str)
 def test_unroll_equals_a_numpy_loop(problem, run, options):
     arrays = (problem.params, problem.state, problem.x_noisy, problem.x)
     found = jax.jit(functools.partial(run, **options))(*arrays)
@@ -90,6 +91,30 @@ def test_what_is_recomputed_is_not_stored(problem, run):
 
     none, elementwise, everything = (stored(remat) for remat in ("none", "elementwise", "all"))
     assert none > elementwise > everything
+
+
+def test_convolutions_of_many_products_are_stored_and_others_computed_again(monkeypatch):
+    """Of a convolutional cell: its first kernel takes 16 products per result, the others 32 and more."""
+    module = ConvRNNEMCell(5, Bernoulli().activation, features=(2, 2), dense_size=6, normalise_input=False)
+    x = jnp.full((2, 8, 8, 1), 0.5)
+    params = jax.jit(module.init)(jax.random.key(0), x[0], jnp.zeros(5))["params"]
+    state = em.init_state(jax.random.key(1), 2, 5, (8, 8, 1))
+
+    def loss(params, remat):
+        step = functools.partial(
+            em.em_step, lambda p, *inputs: module.apply({"params": p}, *inputs), params, pixel_dist=Bernoulli()
+        )
+        return jnp.sum(unrolling.unroll(step, state, x, x, remat=remat).psi)
+
+    def stored(remat):
+        _, backward = jax.vjp(functools.partial(loss, remat=remat), params)
+        return sum(leaf.size for leaf in jax.tree.leaves(backward))
+
+    sizes = {"everything": stored("none"), "chosen": stored("elementwise")}
+    for name, least in (("any product", 0), ("no convolution", 10**9)):
+        monkeypatch.setattr(unrolling, "MIN_STORED_PRODUCTS", least)
+        sizes[name] = stored("elementwise")
+    assert sizes["everything"] > sizes["any product"] > sizes["chosen"] > sizes["no convolution"]
 
 
 def _touched(run, problem, name):

@@ -147,13 +147,13 @@ def _build_optimiser(config: ConfigDict) -> optax.GradientTransformation:
     """Adam; its rate rises linearly over the first epochs, then stays or falls along half a cosine to 0."""
     training = config.training
     number(config, "training.learning_rate", 0.0)
-    integer(config, "training.warmup_epochs", 0, training.max_epochs)
     choice(config, "training.decay", DECAYS)
+    integer(config, "training.warmup_epochs", 0, training.max_epochs - (training.decay != "none"))
     if value(config, "training.clip_norm") is not None:
         number(config, "training.clip_norm", 1e-6)
     steps_per_epoch = config.data.num_training // training.batch_size
     warmup_steps = training.warmup_epochs * steps_per_epoch
-    falling_steps = max(1, (training.max_epochs - training.warmup_epochs) * steps_per_epoch)
+    falling_steps = (training.max_epochs - training.warmup_epochs) * steps_per_epoch
     return _adam(
         float(training.learning_rate),
         warmup_steps,

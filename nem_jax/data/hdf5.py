@@ -135,7 +135,11 @@ class _Reader:
         array = self.arrays[key]
         step = int(max(1, _BLOCK_BYTES // (np.prod(self._shape(key, 1)) * array.dtype.itemsize)))
         for start in range(0, self.size, step):
-            yield start, array[: self.num_frames, start : min(start + step, self.size)]
+            try:
+                block = array[: self.num_frames, start : min(start + step, self.size)]
+            except OSError as error:
+                raise ValueError(f"{self._file}: {self.name}/{key} cannot be read: {error}") from error
+            yield start, block
 
 
 def load_hdf5(

@@ -1,8 +1,8 @@
 """The convolutional cells of the sequential experiments (N-EM appendix A.2 and A.3): encoder, recurrent layer, decoder.
 
 A Linen module on one component, as in cells.py; `jax.vmap` over components and examples folds into the convolutions'
-batch. Every layer is a linear map, layer norm, activation; layer norm takes its moments over height, width and
-channels, with scale and offset per channel.
+batch. A layer is a linear map, layer norm, activation, but theta passes on without layer norm, and the last
+convolution has none. Layer norm takes its moments over height, width and channels, with scale and offset per channel.
 """
 
 import functools

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -16,7 +15,7 @@ from nem_jax.evaluation import Examined, describe_protocol, evaluate, examine, m
 from nem_jax.training.loop import Training, train
 from nem_jax.training.seeds import take_seed
 from nem_jax.training.stages import has_checkpoint, initial_params, stage_paths
-from nem_jax.training.state import TrainState, make_keys
+from nem_jax.training.state import TrainState, draw_key
 from nem_jax.training.workdir import (
     INITIAL_WEIGHTS,
     OVERVIEW,
@@ -31,7 +30,7 @@ from nem_jax.training.workdir import (
     to_json,
     write_json,
 )
-from nem_jax.types import Params, PRNGKey
+from nem_jax.types import Params
 from nem_jax.weights import weights_sha256, write_weights
 
 
@@ -102,11 +101,6 @@ def check_startable(config: ConfigDict, workdir: Path) -> None:
 def run_unless_finished(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """The result of the run in `workdir`, which is trained first if it has none."""
     return read_result(workdir) if (workdir / RESULT).exists() else run(config, str(workdir))
-
-
-def draw_key(seed: int, draw: int) -> PRNGKey:
-    """The key of the test's draw number `draw`; published scores and pictures are of draw 0."""
-    return jax.random.fold_in(make_keys(seed).test, draw)
 
 
 def _examine_best(training: Training, state: TrainState, runs: list[dict[str, Any]]) -> tuple[Params, Examined]:

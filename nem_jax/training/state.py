@@ -54,6 +54,11 @@ def make_keys(seed: int) -> Keys:
     return Keys(*jax.random.split(jax.random.fold_in(jax.random.key(seed), _STREAM), len(Keys._fields)))
 
 
+def draw_key(seed: int, draw: int) -> PRNGKey:
+    """The key of the test's draw number `draw`; published scores and pictures are of draw 0."""
+    return jax.random.fold_in(make_keys(seed).test, draw)
+
+
 def create_state(
     model: NEM, optimiser: optax.GradientTransformation, key: PRNGKey, params: Params | None = None
 ) -> TrainState:
