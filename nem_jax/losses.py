@@ -14,7 +14,8 @@ from jaxtyping import Array, Float
 from nem_jax.distributions import PixelDist
 from nem_jax.types import Trajectory
 
-STEP_WEIGHTS = ("last", "all")
+WHICH_STEPS = ("last", "all")
+"""EM steps that carry a loss, see `step_weights`, or whose grouping is scored."""
 
 
 class StepLoss(NamedTuple):

@@ -63,8 +63,8 @@ class NEM:
 
     def __post_init__(self) -> None:
         for name in ("step_weights", "scored_steps"):
-            if getattr(self, name) not in losses.STEP_WEIGHTS:
-                raise ValueError(f"{name} must be one of {', '.join(losses.STEP_WEIGHTS)}, got {getattr(self, name)!r}")
+            if getattr(self, name) not in losses.WHICH_STEPS:
+                raise ValueError(f"{name} must be one of {', '.join(losses.WHICH_STEPS)}, got {getattr(self, name)!r}")
 
     @property
     def loss_weights(self) -> np.ndarray:

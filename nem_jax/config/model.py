@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from nem_jax import corruption
 from nem_jax.config.checks import choice, given_exactly_if, integer, integers, number
 from nem_jax.distributions import Bernoulli, Gaussian, PixelDist
-from nem_jax.losses import STEP_WEIGHTS
+from nem_jax.losses import WHICH_STEPS
 from nem_jax.model import NEM
 from nem_jax.networks import cells
 from nem_jax.networks.conv_cell import ConvRNNEMCell
@@ -36,8 +36,8 @@ def build_model(config: ConfigDict) -> NEM:
     for name in ("hidden_size", "num_components", "num_steps", "num_draws"):
         integer(config, f"model.{name}", 1)
     integer(config, "model.lookahead", 0, 1)
-    choice(config, "model.step_weights", STEP_WEIGHTS)
-    choice(config, "model.scored_steps", STEP_WEIGHTS)
+    choice(config, "model.step_weights", WHICH_STEPS)
+    choice(config, "model.scored_steps", WHICH_STEPS)
     number(config, "model.epsilon", 0.0, 1.0)
     if 0 < model.epsilon < MIN_EPSILON:
         raise ValueError(f"model.epsilon must be 0 or at least {MIN_EPSILON}, got {model.epsilon}")
