@@ -51,9 +51,11 @@ class TrainedWeights(NamedTuple):
     path: str
     """A run's directory, or a name of the package's."""
     training: dict[str, Any]
-    """What the run's result says of this seed, and of the weights it began with: empty for the package's."""
+    """What the run's result says of this seed: empty for the package's."""
     changes: tuple[str, ...] = ()
-    """In what the run's configuration differs from the one whose name it bears."""
+    """In what the run's configuration differs from the one whose name it bears, initial weights apart."""
+    began_with: dict[str, str] | None = None
+    """Source and hash of the given weights with which the run began; None: random ones, or these are the package's."""
 
     @property
     def seed(self) -> int | None:
@@ -68,7 +70,7 @@ def find_weights(experiment: str, name: str, directory: Path) -> list[TrainedWei
 
     Raises:
         ValueError: a run is of another configuration than its directory says, or the runs have a seed in common, or
-            differ in more than their seeds.
+            differ in more than their seeds, or in the weights that they began with.
     """
     paths = sorted(path for path in directory.glob(f"{name}*") if re.fullmatch(rf"{name}(_seed\d+)?", path.name))
     found = []
@@ -83,12 +85,12 @@ def find_weights(experiment: str, name: str, directory: Path) -> list[TrainedWei
         result = as_named(read_result(path))
         named = config_module(experiment).get_config(name)
         changes = tuple(differences(shared_by_seeds(to_json(named)), shared_by_seeds(result["config"])))
-        began = {"initial_weights": result.get("initial_weights")}
+        began_with = result.get("initial_weights")
         for run in result["runs"]:
             training = {key: run[key] for key in TRAINING if key in run}
-            found.append(TrainedWeights(str(path), {**training, **began}, changes))
-    if len({weights.changes for weights in found}) > 1:
-        raise ValueError(f"the runs of {name} in {directory} must be of one configuration, seeds apart")
+            found.append(TrainedWeights(str(path), training, changes, began_with))
+    if len({(weights.changes, (weights.began_with or {}).get("weights_sha256")) for weights in found}) > 1:
+        raise ValueError(f"the runs of {name} in {directory} must be of one configuration and begin alike, seeds apart")
     seeds = [weights.seed for weights in found]
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"the runs of {name} in {directory} must hold different seeds, got {seeds}")
@@ -111,7 +113,10 @@ def score_line(line: Line, first: Subject, found: list[TrainedWeights]) -> dict[
         print(f"{line.group}, {line.series}: {line.score} {scores[line.score]:.4f} ({weights.path})")
         for change in weights.changes:
             print(f"  not as its name says: {change}")
-        runs.append({**describe_subject(subject), **weights.training, "changes": weights.changes, "scores": scores})
+        if weights.began_with:
+            print(f"  began with the weights in {weights.began_with['source']}")
+        described = {**describe_subject(subject), **weights.training}
+        runs.append({**described, "changes": weights.changes, "began_with": weights.began_with, "scores": scores})
     mean, std = mean_std([run["scores"] for run in runs])
     ours = {
         "mean": mean[line.score],

@@ -23,7 +23,7 @@ def earlier_training(result: dict[str, Any], published: Path) -> list[dict[str, 
         return []
     if len(result["runs"]) > 1 or config["stages"]:
         raise ValueError("a run that goes on from published weights must be of one seed and one stage to be published")
-    begun_with = result["initial_weights"]["weights_sha256"]
+    begun_with = result.get("initial_weights", {}).get("weights_sha256")
     for file in sorted(published.glob("*.json")):
         trained = _trainings(json.loads(file.read_text()))
         hashes = [one["weights_sha256"] for one in trained]
@@ -31,11 +31,12 @@ def earlier_training(result: dict[str, Any], published: Path) -> list[dict[str, 
             continue
         trained = trained[: hashes.index(begun_with) + 1]
         if len(trained[-1]["seeds"]) > 1:
-            raise ValueError(
-                f"{file} is of several seeds: a run that goes on from the best of them is none of its kind"
-            )
+            raise ValueError(f"{file} is of several seeds: a run from the best one's weights is none of its kind")
         return trained
-    raise ValueError(f"the run began with weights that no result in {published} tells of")
+    raise ValueError(
+        f"the run began with weights that no result in {published} tells of (those that the package has, maybe rounded, "
+        "are meant by their name)"
+    )
 
 
 def as_named(result: dict[str, Any]) -> dict[str, Any]:

@@ -4,8 +4,9 @@
     python -m experiments.publish --workdirs=runs/rnn_em_seed2 --join       # a third, on another machine perhaps
 
 The runs must differ in their seeds alone. One that went on from published weights, its own configuration's or another's
-of its experiment (`--config.training.init_from=flying_shapes_rnn_em_3_3`), is published by itself, and their training
-is then on record too.
+of its experiment (`--config.training.init_from=flying_shapes_rnn_em_3_3`; where the weights stayed with their run, its
+directory), must be of one seed and one stage and is published by itself; its result tells of all these trainings.
+
 Writes experiments/<experiment>/results/<name>.json, .png and .npz (the picture's arrays), the weights of the seed with
 the best validation loss as nem_jax/pretrained/<experiment>_<name>.safetensors, unless the configuration is one of its
 experiment's `WITHOUT_WEIGHTS`, and the table in experiments/README.md.
@@ -108,7 +109,7 @@ def published(file: Path) -> Record:
     """The record in `file`, to be joined by other seeds.
 
     Raises:
-        ValueError: there is none, or its run went on from another's weights.
+        ValueError: there is none, or its run went on from published weights.
     """
     if not file.exists():
         raise ValueError(f"--join: there is no {file}")
@@ -134,7 +135,6 @@ def publish(
     file = result_file(experiment, name, root)
     packaged = None if name in module.WITHOUT_WEIGHTS else weights / f"{weights_name(experiment, name)}.safetensors"
     file.parent.mkdir(parents=True, exist_ok=True)
-    weights.mkdir(exist_ok=True)
     best = min(sources, key=lambda source: min(source.record["best_valid_loss"]))
     if best.workdir:
         params, change = package(best.workdir, mnist_dir) if packaged else (read_weights(best.workdir / WEIGHTS), None)
@@ -142,6 +142,7 @@ def publish(
         for suffix in (".npz", ".png"):
             shutil.copyfile((best.workdir / OVERVIEW).with_suffix(suffix), file.with_suffix(suffix))
         if packaged:
+            weights.mkdir(exist_ok=True)
             write_weights(packaged, params)
             write_json(packaged.with_suffix(".json"), {**record["config"], "seed": best_seed(record)})
     elif packaged and weights_sha256(read_weights(packaged)) != record["weights_sha256"]:

@@ -205,6 +205,15 @@ def test_a_run_may_go_on_from_another_configurations_published_weights(two_runs,
     assert earlier_training(further, results) == [first, {**first, "name": "smoke", "weights_sha256": "a"}]
     further["initial_weights"] = {"weights_sha256": other["weights_sha256"]}
     assert earlier_training(further, results) == [first]
+    shutil.copytree(two_runs[1], tmp_path / "further")
+    write_json(tmp_path / "further" / RESULT, further)
+    publish.publish([tmp_path / "further"], root=tmp_path, weights=tmp_path)
+    record = json.loads((results / "smoke.json").read_text())
+    assert record["earlier_training"] == [first]
+    assert record["config"] == other["config"]
+    del further["initial_weights"]  # of before they were recorded
+    with pytest.raises(ValueError, match="no result in"):
+        earlier_training(further, results)
     record = {**other, "earlier_training": [first, first, {**first, "name": "smoke"}]}
     epoch = first["best_epoch"][0]
     assert f"| {epoch} + {epoch} of `other` + {epoch} + 2 |" in table.render([record], ["smoke.json"])
@@ -212,16 +221,19 @@ def test_a_run_may_go_on_from_another_configurations_published_weights(two_runs,
 
 def test_weights_too_many_for_the_package_stay_with_their_run(two_runs, tmp_path, monkeypatch):
     monkeypatch.setattr(config_module("static_shapes"), "WITHOUT_WEIGHTS", ("smoke",))
-    places = {"root": tmp_path, "weights": tmp_path / "pretrained"}
-    publish.publish(two_runs[:1], **places)
-    publish.publish(two_runs[1:], join=True, **places)
-    file = tmp_path / "static_shapes" / "results" / "smoke.json"
-    record = json.loads(file.read_text())
-    best = two_runs[record["seeds"].index(best_seed(record))]
-    assert record["seeds"] == [0, 1] and record["weights_sha256"] == weights_sha256(read_weights(best / WEIGHTS))
-    assert record["ami_change_by_float16"] is None
-    assert file.with_suffix(".png").read_bytes() == (best / OVERVIEW).read_bytes()
-    assert not list((tmp_path / "pretrained").iterdir())
+    for number, (first, second) in enumerate((two_runs, two_runs[::-1])):  # the better one joins, or is joined
+        root = tmp_path / str(number)
+        places = {"root": root, "weights": root / "pretrained"}
+        publish.publish([first], **places)
+        publish.publish([second], join=True, **places)
+        file = root / "static_shapes" / "results" / "smoke.json"
+        record = json.loads(file.read_text())
+        best = two_runs[best_seed(record)]
+        assert sorted(record["seeds"]) == [0, 1]
+        assert record["weights_sha256"] == weights_sha256(read_weights(best / WEIGHTS))
+        assert record["ami_change_by_float16"] is None
+        assert file.with_suffix(".png").read_bytes() == (best / OVERVIEW).read_bytes()
+        assert not (root / "pretrained").exists()
 
 
 def test_large_weights_are_rounded_unless_that_moves_the_score(two_runs, tmp_path, monkeypatch):

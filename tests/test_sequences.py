@@ -131,8 +131,20 @@ def test_runs_that_are_compared_share_their_configuration(runs, tmp_path):
         (tmp_path / f"direct_seed{seed}").mkdir()
         (tmp_path / f"direct_seed{seed}" / RESULT).write_text(json.dumps(result))
         (tmp_path / f"direct_seed{seed}" / CONFIG).write_text(json.dumps(result["config"]))
-    with pytest.raises(ValueError, match=r"the runs of direct in .* must be of one configuration, seeds apart"):
+    with pytest.raises(ValueError, match=r"the runs of direct in .* must be of one configuration and begin alike"):
         find_weights("flying_mnist", "direct", tmp_path)
+    result = read(tmp_path / "direct_seed1" / RESULT)
+    began_with = {"source": "elsewhere", "weights_sha256": "a"}
+    result["config"]["training"]["init_from"], result["runs"][0]["seed"] = "elsewhere", 2
+    result["initial_weights"] = began_with
+    shutil.copytree(tmp_path / "direct_seed0", tmp_path / "begun" / "direct")
+    (tmp_path / "begun" / "direct" / RESULT).write_text(json.dumps(result))
+    (found,) = find_weights("flying_mnist", "direct", tmp_path / "begun")
+    assert (found.seed, found.began_with) == (2, began_with)
+    assert not any("init_from" in change for change in found.changes)
+    shutil.copytree(tmp_path / "direct_seed1", tmp_path / "begun" / "direct_seed1")
+    with pytest.raises(ValueError, match=r"must be of one configuration and begin alike"):
+        find_weights("flying_mnist", "direct", tmp_path / "begun")
     shutil.copyfile(tmp_path / "direct_seed1" / RESULT, tmp_path / "direct_seed0" / RESULT)
     with pytest.raises(ValueError, match=r"must hold different seeds, got \[1, 1\]"):
         find_weights("flying_mnist", "direct", tmp_path)

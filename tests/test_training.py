@@ -188,6 +188,7 @@ def test_shuffled_epochs_visit_every_example_once_but_for_an_odd_rest(tmp_path, 
     epochs = np.concatenate(seen).reshape(2, 128)
     assert [len(set(epoch.tolist()) & set(range(130))) for epoch in epochs] == [128, 128]
     assert (epochs[0] != epochs[1]).mean() > 0.9
+    assert set(epochs.ravel().tolist()) == set(range(130))  # no rest is left out twice
 
 
 def test_a_run_that_began_with_other_weights_resumes_without_them(finished, tmp_path, monkeypatch):
