@@ -34,8 +34,8 @@ def earlier_training(result: dict[str, Any], published: Path) -> list[dict[str, 
             raise ValueError(f"{file} is of several seeds: a run from the best one's weights is none of its kind")
         return trained
     raise ValueError(
-        f"the run began with weights that no result in {published} tells of (those that the package has, maybe rounded, "
-        "are meant by their name)"
+        f"the run began with weights that no result in {published} tells of (those of the package, maybe rounded, are "
+        "meant by their name)"
     )
 
 
