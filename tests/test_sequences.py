@@ -103,7 +103,7 @@ def test_scores_on_other_data_and_with_another_model(runs, launch, tmp_path):
 
 
 def test_a_table_has_each_line_that_has_weights(runs, launch, tmp_path):
-    arguments = (f"--directory={runs}", f"--output={tmp_path / 'table'}")
+    arguments = (f"--directory={runs}", f"--output={tmp_path / 'table'}", "--num_test=32")  # as many as the runs have
     done = launch("experiments.flying_shapes.table_1", *arguments)
     assert done.returncode == 0, done.stderr
     record = read(tmp_path / "table.json")
