@@ -50,6 +50,8 @@ def load_subject(
             set_value(config, field, new)
     if changes.get("data.generator") is not None:
         config.data.path = None
+    if config.training.scan_unroll is not None:  # how training was computed; T may be less here
+        config.training.scan_unroll = min(config.training.scan_unroll, config.model.num_steps)
     if config.data.generator == "published_shapes":
         config.data.seed = 0  # the only one
     asked, present = config.data.num_objects, trained.data.num_objects

@@ -198,7 +198,7 @@ def test_every_field_is_read(config, monkeypatch):
         ({"model__inter_weight": -1.0}, "model.inter_weight must be a number from 0.0 to 1e+38, got -1.0"),
         ({"model__precision": "half"}, "model.precision must be one of 'highest', 'default', 'bfloat16', got 'half'"),
         ({"model__epsilon": 1e-39}, "model.epsilon must be 0 or at least 1e-18, got 1e-39"),
-        ({"training__scan_unroll": 0}, "training.scan_unroll must be an integer of at least 1, got 0"),
+        ({"training__scan_unroll": 16}, "training.scan_unroll must be an integer from 1 to 15, got 16"),
         ({"training__patience": 0}, "training.patience must be an integer of at least 1, got 0"),
     ],
 )  # fmt: skip

@@ -186,6 +186,15 @@ def test_gradient_gamma_is_one_switch_for_residual_and_loss(problem, gradient_ga
     assert np.max(np.abs(found["rnn"]["kernel"] - other["rnn"]["kernel"])) > 1e-2
 
 
+def test_gradients_flow_through_the_old_psi_without_gradient_gamma(problem):
+    def psi_sum(psi):
+        state = problem.state._replace(psi=psi)
+        args = (problem.cell, problem.params, state, problem.x_noisy[0], problem.x[0], Bernoulli())
+        return jnp.sum(em.em_step(*args, gradient_gamma=False).psi)
+
+    assert np.max(np.abs(jax.grad(psi_sum)(problem.state.psi))) > 1e-3
+
+
 def test_a_vmapped_batch_and_seeds_equal_single_calls(problem):
     """Batch and seeds are axes of the caller: params have a seed axis, states and images a batch axis."""
     states = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf**2]), problem.state)

@@ -104,6 +104,11 @@ def test_a_sequences_figure_shows_the_frames_that_are_predicted(smoke):
     np.testing.assert_array_equal(shown.groups[1], example.groups[1:])
 
 
+def test_fewer_steps_than_training_laid_out_are_evaluated():
+    subject = load_subject("static_shapes_n_em", {"training.scan_unroll": 15, "model.num_steps": 2})
+    assert (subject.experiment.model.num_steps, subject.experiment.model.scan_unroll) == (2, 2)
+
+
 def test_clean_input_is_the_image():
     subject = without_noise(load_subject("static_shapes_n_em", {"data.num_test": 2, "model.num_steps": 2}))
     model, dataset = subject.experiment.model, subject.dataset

@@ -10,6 +10,7 @@ import pytest
 
 from nem_jax import corruption, losses, model
 from nem_jax.distributions import Bernoulli
+from nem_jax.losses import predicted_frame
 from nem_jax.rollouts import rollout, rollout_losses, rollout_step
 
 pytestmark = [pytest.mark.strict_dtypes, pytest.mark.compiled_quickly]
@@ -182,6 +183,14 @@ def test_losses_of_a_denoising_model_are_on_the_frames_it_read(params, x):
         [losses.loss_upper_bound(x[t], found.observed.psi[t], Bernoulli()) for t in range(NUM_STEPS)],
         rtol=1e-5,
     )
+
+
+def test_predicted_frame_is_the_one_the_upper_bound_scores(x):
+    psi = jax.random.uniform(KEY, (3, *SHAPE), minval=0.1, maxval=0.9)
+    frame = predicted_frame(psi)
+    np.testing.assert_array_equal(frame, np.max(psi, axis=0))
+    bound = losses.loss_upper_bound(x[0], psi, Bernoulli())
+    np.testing.assert_allclose(jnp.sum(Bernoulli().nll(x[0], frame)), bound, rtol=1e-6)
 
 
 def test_epsilon_reaches_the_step(problem):

@@ -131,7 +131,9 @@ def test_runs_that_are_compared_share_their_configuration(runs, tmp_path):
         (tmp_path / f"direct_seed{seed}").mkdir()
         (tmp_path / f"direct_seed{seed}" / RESULT).write_text(json.dumps(result))
         (tmp_path / f"direct_seed{seed}" / CONFIG).write_text(json.dumps(result["config"]))
-    with pytest.raises(ValueError, match=r"the runs of direct in .* must be of one configuration and begin alike"):
+    with pytest.raises(
+        ValueError, match=r"runs of direct in .* must be of one configuration and begin alike, seeds apart"
+    ):
         find_weights("flying_mnist", "direct", tmp_path)
     result = read(tmp_path / "direct_seed1" / RESULT)
     began_with = {"source": "elsewhere", "weights_sha256": "a"}

@@ -45,7 +45,7 @@ def build_model(config: ConfigDict) -> NEM:
     choice(config, "model.precision", PRECISIONS)
     choice(config, "training.remat", REMAT)
     if training.scan_unroll is not None:
-        integer(config, "training.scan_unroll", 1)
+        integer(config, "training.scan_unroll", 1, model.num_steps)
     pixel_dist = _build_pixel_dist(config)
     init, cell = _build_cell(config, pixel_dist)
     built = NEM(
