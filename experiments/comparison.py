@@ -7,8 +7,12 @@ that come with the package; lines that have neither are left out, and named.
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from experiments import figure
 from experiments.command_line import launch
@@ -19,11 +23,14 @@ from experiments.record import weights_name
 from experiments.shared_flags import define_directory, define_mnist_dir, define_num_test
 from experiments.trained import Subject, describe_subject, evaluate_subject, load_subject, with_weights
 from nem_jax import charts
-from nem_jax.evaluation import mean_std, summarise
+from nem_jax.evaluation import summarise
 from nem_jax.pretrained import pretrained_names
 from nem_jax.training.workdir import CONFIG, RESULT, differences, read_result, shared_by_seeds, to_json
 
 _DIRECTORY, _MNIST_DIR, _NUM_TEST = define_directory(), define_mnist_dir(), define_num_test()
+
+Bar = tuple[float | None, float | None]
+"""Mean and standard deviation, None where unknown."""
 
 TRAINING = ("seed", "epochs", "best_epoch", "stopped_early", "failed_at_step")
 
@@ -117,13 +124,13 @@ def score_line(line: Line, first: Subject, found: list[TrainedWeights]) -> dict[
             print(f"  began with the weights in {weights.began_with['source']}")
         described = {**describe_subject(subject), **weights.training}
         runs.append({**described, "changes": weights.changes, "began_with": weights.began_with, "scores": scores})
-    mean, std = mean_std([run["scores"] for run in runs])
-    ours = {
-        "mean": mean[line.score],
-        "std": std[line.score] if len(runs) > 1 else None,
-        "per_run": [run["scores"][line.score] for run in runs],
-    }
-    return {**line._asdict(), "ours": ours, "runs": runs}
+    return {**line._asdict(), "ours": over_runs(runs, line.score), "runs": runs}
+
+
+def over_runs(runs: list[dict[str, Any]], score: str) -> dict[str, Any]:
+    """Mean, standard deviation (None: there is but one) and values of a score of a line's `runs`."""
+    values = [run["scores"][score] for run in runs]
+    return {"mean": float(np.mean(values)), "std": float(np.std(values)) if len(runs) > 1 else None, "per_run": values}
 
 
 def measure(experiment: str, lines: list[Line]) -> figure.Measured:
@@ -143,11 +150,10 @@ def measure(experiment: str, lines: list[Line]) -> figure.Measured:
     return {"lines": measured, "without_weights": missing}, {}
 
 
-def draw(record: dict[str, Any], path: Path, ylabel: str) -> None:
-    """Bars: a group for each test, the paper's number beside ours."""
-    lines, unknown = record["lines"], (None, None)
+def to_bars(lines: list[dict[str, Any]], also: Mapping[str, str]) -> tuple[list[str], dict[str, list[Bar]]]:
+    """Groups and series of `charts.bars`: for each line the paper's number, ours, and other scores of ours."""
     groups = list(dict.fromkeys(line["group"] for line in lines))
-    series: dict[str, dict[str, tuple[float | None, float | None]]] = {}
+    series: dict[str, dict[str, Bar]] = {}
     for line in lines:
         ours = line["series"]
         if line["paper"]:
@@ -155,19 +161,25 @@ def draw(record: dict[str, Any], path: Path, ylabel: str) -> None:
             ours += ", ours"
         if any(run.get("changes") for run in line["runs"]):
             ours += ", changed"
-        series.setdefault(ours, {})[line["group"]] = (line["ours"]["mean"], line["ours"]["std"])
-    bars = {label: [found.get(group, unknown) for group in groups] for label, found in series.items()}
-    charts.bars(groups, bars, ylabel).savefig(beside(path))
+        for label, score in {ours: line["score"], **{f"{ours}, {what}": other for what, other in also.items()}}.items():
+            scored = over_runs(line["runs"], score)
+            series.setdefault(label, {})[line["group"]] = (scored["mean"], scored["std"])
+    return groups, {label: [found.get(group, (None, None)) for group in groups] for label, found in series.items()}
 
 
-def compare(experiment: str, name: str, lines: list[Line], ylabel: str) -> None:
-    """The command: measure `lines` and draw them as the figure `name` of the experiment."""
+def compare(
+    experiment: str, name: str, lines: list[Line], ylabel: str, also: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """The command: measure `lines` and draw them as the figure `name` of the experiment.
+
+    `also`: by what is added to the legend, scores that are drawn beside each line's own.
+    """
 
     def main() -> None:
         figure.produce(
             lambda: figure.results(experiment, name),
             lambda: measure(experiment, lines),
-            lambda record, _, path: draw(record, path, ylabel),
+            lambda record, _, path: charts.bars(*to_bars(record["lines"], also), ylabel).savefig(beside(path)),
         )
 
     launch(main)

@@ -18,8 +18,8 @@ HERE = Path(__file__).parent
 README = HERE / "README.md"
 BEGIN, END = "<!-- results: begin (python -m experiments.table) -->", "<!-- results: end -->"
 COLUMNS = (
-    "experiment", "paper", "AMI (max), paper", "AMI (max), ours", "AMI (arithmetic)", "ARI", "seeds", "epochs",
-    "hardware", "file",
+    "experiment", "paper", "AMI (max), paper", "AMI (max), ours", "after the last step", "AMI (arithmetic)", "ARI",
+    "seeds", "epochs", "hardware", "file",
 )  # fmt: skip
 
 
@@ -55,6 +55,7 @@ def _row(record: dict[str, Any], file: str) -> str:
         paper.get("where", "-"),
         _mean_std(paper["ami_max"]) if "ami_max" in paper else "-",
         _mean_std(metrics["ami_max"]),
+        _mean_std(metrics["ami_max_last"]),
         _mean_std(metrics["ami_arithmetic"]),
         _mean_std(metrics["ari"]),
         str(len(record["seeds"])),

@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from experiments.comparison import find_weights
+from experiments.comparison import find_weights, to_bars
 from experiments.trained import load_subject
 from nem_jax.evaluation import examine
 from nem_jax.pretrained import pretrained_names
@@ -121,6 +121,22 @@ def test_a_table_has_each_line_that_has_weights(runs, launch, tmp_path):
     (tmp_path / "table.png").unlink()
     assert launch("experiments.flying_shapes.table_1", *arguments, "--redraw").returncode == 0
     assert (tmp_path / "table.png").exists()
+
+
+def test_a_table_draws_the_papers_number_beside_ours():
+    runs = [{"scores": {"ami": 0.4, "last": 0.5}}, {"scores": {"ami": 0.8, "last": 0.9}, "changes": []}]
+    line = {"group": "3/3", "series": "AMI", "score": "ami", "paper": [0.9, 0.01], "runs": runs}
+    other = {**line, "group": "3/5", "paper": None, "runs": [{**runs[0], "changes": ["K"]}]}
+    assert to_bars([line, other], {"at last": "last"}) == (
+        ["3/3", "3/5"],
+        {
+            "AMI, paper": [(0.9, 0.01), (None, None)],
+            "AMI, ours": [(pytest.approx(0.6), pytest.approx(0.2)), (None, None)],
+            "AMI, ours, at last": [(pytest.approx(0.7), pytest.approx(0.2)), (None, None)],
+            "AMI, changed": [(None, None), (0.4, None)],
+            "AMI, changed, at last": [(None, None), (0.5, None)],
+        },
+    )
 
 
 def test_runs_that_are_compared_share_their_configuration(runs, tmp_path):
