@@ -16,7 +16,7 @@ SCORES = {
     "ami_max": "ami_max_mean", "ami_max_last": "ami_max_last", "ami_arithmetic": "ami_arithmetic_mean",
     "ari": "ari_mean", "loss": "total",
 }  # fmt: skip
-"""Published metric and the run's score that it is: unless `last`, means over the scored steps, of a static image one."""
+"""Published metric and the run's score that it is: unless `last`, means over the scored steps (static: one)."""
 
 ENDS = ("epochs", "best_epoch", "best_valid_loss", "stopped_early")
 OF_SEEDS = ("seeds", *ENDS, "stages", "failed_at_step", "learning_curves")
