@@ -12,8 +12,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from experiments import figure
 from experiments.command_line import launch
 from experiments.lineage import as_named
@@ -23,8 +21,9 @@ from experiments.record import weights_name
 from experiments.shared_flags import define_directory, define_mnist_dir, define_num_test
 from experiments.trained import Subject, describe_subject, evaluate_subject, load_subject, with_weights
 from nem_jax import charts
-from nem_jax.evaluation import summarise
+from nem_jax.evaluation import mean_std, summarise
 from nem_jax.pretrained import pretrained_names
+from nem_jax.training.stages import load_trained
 from nem_jax.training.workdir import CONFIG, RESULT, differences, read_result, shared_by_seeds, to_json
 
 _DIRECTORY, _MNIST_DIR, _NUM_TEST = define_directory(), define_mnist_dir(), define_num_test()
@@ -129,8 +128,9 @@ def score_line(line: Line, first: Subject, found: list[TrainedWeights]) -> dict[
 
 def over_runs(runs: list[dict[str, Any]], score: str) -> dict[str, Any]:
     """Mean, standard deviation (None: there is but one) and values of a score of a line's `runs`."""
-    values = [run["scores"][score] for run in runs]
-    return {"mean": float(np.mean(values)), "std": float(np.std(values)) if len(runs) > 1 else None, "per_run": values}
+    mean, std = mean_std([{score: run["scores"][score]} for run in runs])
+    per_run = [run["scores"][score] for run in runs]
+    return {"mean": mean[score], "std": std[score] if len(runs) > 1 else None, "per_run": per_run}
 
 
 def measure(experiment: str, lines: list[Line]) -> figure.Measured:
@@ -143,6 +143,8 @@ def measure(experiment: str, lines: list[Line]) -> figure.Measured:
     found = {name: find_weights(experiment, name, Path(_DIRECTORY.value)) for name in names}
     missing = [name for name, weights in found.items() if not weights]
     # whatever is wrong with any of them is said before the first is scored
+    for weights in (one for of_name in found.values() for one in of_name):
+        load_trained(weights.path, weights.seed)
     firsts = [(line, load_line(line, found[line.name][0])) for line in lines if found[line.name]]
     if not firsts:
         raise ValueError(f"directory {_DIRECTORY.value} holds no finished run of {', '.join(missing)}")

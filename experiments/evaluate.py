@@ -11,7 +11,7 @@ from absl import flags
 
 from experiments.command_line import launch
 from experiments.output import OUTPUT, beside, make_room
-from experiments.subject_flags import NUM_TEST, flag_fields, trained_name
+from experiments.subject_flags import NUM_TEST, SEED, flag_fields, trained_name
 from experiments.trained import describe_subject, evaluate_subject, load_subject, without_noise
 from nem_jax import provenance
 from nem_jax.data.split import SPLITS
@@ -42,8 +42,9 @@ def main() -> None:
         "data.num_objects": _NUM_OBJECTS.value,
         "data.generator": _GENERATOR.value,
     }
-    subject = load_subject(source, fields)
+    subject = load_subject(source, fields, seed=SEED.value)
     subject = without_noise(subject) if _CLEAN.value else subject
+    print(f"seed {subject.trained.seed} of {source}")
     draws = []
     for draw in range(_GAMMA_DRAWS.value):
         draws.append(summarise(evaluate_subject(subject, _SPLIT.value, draw)))

@@ -8,6 +8,7 @@ from experiments.shared_flags import define_mnist_dir, define_num_test
 
 _TRAINED = flags.DEFINE_string("trained", None, "a run's directory, or weights that come with the package")
 NUM_TEST, _MNIST_DIR = define_num_test(), define_mnist_dir()
+SEED = flags.DEFINE_integer("seed", None, "of a run of several seeds, which; default: the best validation loss's")
 _NUM_STEPS = flags.DEFINE_integer("num_steps", None, "T, if not the trained one", lower_bound=1)
 
 

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from nem_jax.config import Experiment, build_experiment
 from nem_jax.config.checks import set_value
+from nem_jax.config.data import MNIST_GENERATORS
 from nem_jax.data.split import Dataset
 from nem_jax.evaluation import Evaluation, describe_protocol, evaluate
 from nem_jax.training.stages import load_trained
@@ -35,7 +36,7 @@ def load_subject(
 
     Of several seeds they are `seed`'s, or the best. Of a training in stages the experiment is the last one's. Fields
     that are None stay as they are. Sequences have `num_ahead` frames more than the model's steps need. Another
-    generator takes the place of a stored data set.
+    generator takes the place of a stored data set; its digits are MNIST's unless the training had others.
 
     Raises:
         ValueError: see `load_trained` and `build_experiment`; or another number of objects is asked of stored data.
@@ -44,18 +45,21 @@ def load_subject(
     trained = weights.config
     config = trained.copy_and_resolve_references()
     config.stages = ()
-    changes = fields or {}
-    for field, new in changes.items():
-        if new is not None:
-            set_value(config, field, new)
-    if changes.get("data.generator") is not None:
+    changes = {field: new for field, new in (fields or {}).items() if new is not None}
+    if "data.generator" in changes:
         config.data.path = None
+        if changes["data.generator"] not in MNIST_GENERATORS:
+            config.data.digits = config.data.digit_pool = config.data.mnist_dir = None
+        elif config.data.digits is None:
+            config.data.digits = "mnist"
+    for field, new in changes.items():
+        set_value(config, field, new)
     if config.training.scan_unroll is not None:  # how training was computed; T may be less here
         config.training.scan_unroll = min(config.training.scan_unroll, config.model.num_steps)
     if config.data.generator == "published_shapes":
         config.data.seed = 0  # the only one
     asked, present = config.data.num_objects, trained.data.num_objects
-    if asked != present and (config.data.path is not None or config.data.generator == "published_shapes"):
+    if asked != present and config.data.path is not None:
         raise ValueError(f"num_objects is {asked}, but stored data keep their {present}")
     experiment = build_experiment(config)
     config.model.num_steps += num_ahead

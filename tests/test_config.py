@@ -1,5 +1,7 @@
 """Configurations: every name builds, every field is read, every bad value is one clear sentence."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -146,6 +148,10 @@ def test_every_field_is_read(config, monkeypatch):
         ({"data__num_test": 0}, "data.num_test must be an integer of at least 1, got 0"),
         ({"data__generator": "movies"}, "data.generator must be one of 'static_shapes', 'flying_shapes', "),
         ({"data__generator": "published_shapes"}, "data.image_size is 28, but the stored images are 20x20x1"),
+        (
+            {"data__generator": "published_shapes", "data__num_objects": 5},
+            "data.num_objects must be 3 if data.generator is 'published_shapes', got 5",
+        ),
         ({"data__generator": "flying_mnist"}, "data.digits must be given exactly if data.generator is 'static_mnist'"),
         ({"data__digits": "mnist"}, "data.digits must be given exactly if data.generator is 'static_mnist' or"),
         ({"data__generator": "flying_mnist", "data__digits": "roman"}, "data.digits must be one of 'mnist', 'sklearn'"),
@@ -410,6 +416,33 @@ def test_the_papers_comparisons_score_what_it_reports():
     assert {(line.group, line.score) for line in section_4_3.lines()} == {
         ("2 digits", "ami_max_mean"), ("3 digits", "ami_max_mean"), ("2 static digits, step 50", "ami_max_last")
     }  # fmt: skip
+    assert table_1.TRANSFERS == {
+        "rnn_em_3_3": (3, 5, 0.972, 0.007), "rnn_em_3_5": (3, 3, 0.914, 0.015),
+        "rnn_em_5_3": (3, 3, 0.886, 0.010), "rnn_em_5_5": (3, 5, 0.981, 0.003),
+    }  # fmt: skip
+    for line in table_1.lines()[1::2]:
+        num_objects, num_components, *paper = table_1.TRANSFERS[line.name]
+        assert line.fields == {"data.num_objects": num_objects, "model.num_components": num_components}
+        assert line.paper == tuple(paper)
+    digits = {(line.group, line.name): line for line in section_4_3.lines()}
+    assert {of: line.paper for of, line in digits.items()} == {
+        ("2 digits", "direct"): (0.819, 0.022), ("2 digits", "staged"): (0.917, 0.005),
+        ("3 digits", "direct"): (0.729, 0.019), ("3 digits", "staged"): (0.838, 0.008),
+        ("2 static digits, step 50", "direct"): (0.619, 0.023), ("2 static digits, step 50", "staged"): (0.772, 0.008),
+    }  # fmt: skip
+    for name in ("direct", "staged"):
+        assert digits["2 digits", name].fields == {}
+        assert digits["3 digits", name].fields == {"data.num_objects": 3, "model.num_components": 3}
+    for line in figure_5.lines():
+        assert line.group.startswith("denoising" if line.name.endswith("_denoising") else "next step")
+        assert line.series == ("RNN-AE" if line.name.startswith("rnn_ae") else "RNN-EM (K = 5)")
+
+
+@pytest.mark.parametrize("config", [get_config("rnn_em"), flying_shapes.get_config("smoke")])
+def test_psi_has_its_distributions_activation(config):
+    for dist in (Bernoulli(), Gaussian()):
+        module = _build_module(config, dist)
+        np.testing.assert_array_equal(module.output_activation(jnp.array([-2.0])), dist.activation(jnp.array([-2.0])))
 
 
 def test_the_convolutional_cell_is_built_as_configured():
@@ -481,3 +514,18 @@ def test_the_ablation_takes_back_one_departure_at_a_time():
         variant[section][name] = best[section][name]
         assert variant == best
         build_experiment(variant)
+
+
+def test_the_ablation_reports_the_ami_that_the_paper_has(monkeypatch):
+    from experiments.static_shapes import ablation
+
+    scores = {
+        name: {"mean": mean} for name, mean in (("ami_max_mean", 0.25), ("ami_arithmetic_mean", 0.5), ("total", 9.0))
+    }
+    monkeypatch.setattr(ablation, "variants", lambda: {ablation.WHOLE: get_config("smoke")})
+    monkeypatch.setattr(ablation, "_DIRECTORY", SimpleNamespace(value="nowhere"))
+    monkeypatch.setattr(
+        ablation, "run_unless_finished", lambda *_: {"scores": scores, "runs": [], "hardware": "an abacus"}
+    )
+    (found,) = ablation.measure()[0]["scores"].values()
+    assert (found["ami_max"], found["ami_arithmetic"]) == ({"mean": 0.25}, {"mean": 0.5})

@@ -96,12 +96,19 @@ def test_a_figure_shows_what_was_scored(smoke):
 
 def test_a_sequences_figure_shows_the_frames_that_are_predicted(smoke):
     model, params, _ = smoke
+    params = jax.tree.map(lambda w: 5 * w, params)  # with small ones gamma would be all but uniform
     model, dataset = dataclasses.replace(model, num_steps=3, lookahead=1), flying_shapes(0, (4, 4, 4), num_frames=4)
     shown = examine(model, params, jax.random.key(0), dataset, "test")
     example = dataset.sample(dataset.splits["test"].source, jnp.int32(1))
     assert np.any(example.x[1:] != example.x[:-1])
     np.testing.assert_array_equal(shown.x[1], example.x[1:])
     np.testing.assert_array_equal(shown.groups[1], example.groups[1:])
+    model = dataclasses.replace(model, scored_steps="all")
+    scored = evaluate(model, params, jax.random.key(0), dataset, "test", batch_size=4).scores
+    of_steps = jax.vmap(jax.vmap(confidence))(jnp.asarray(shown.gamma), jnp.asarray(shown.groups))
+    np.testing.assert_allclose(scored.confidence, of_steps, rtol=1e-4)
+    of_inputs = jax.vmap(confidence)(jnp.asarray(shown.gamma[1]), example.groups[:-1])
+    assert np.max(np.abs(of_steps[1] - of_inputs)) > 1e-3
 
 
 def test_fewer_steps_than_training_laid_out_are_evaluated():

@@ -107,6 +107,7 @@ def test_the_weights_are_scored_again_with_other_k_and_t(finished, launch, tmp_p
     assert launch("experiments.evaluate", f"--trained={path}", *arguments).returncode == 0
     likeliest = json.loads((tmp_path / "likeliest.json").read_text())
     assert likeliest["protocol"]["kept_draws"] == "the likeliest of 3"
+    assert likeliest["protocol"]["num_examples"] == 32
     again = launch("experiments.evaluate", f"--trained={path}", f"--output={output}")
     assert_one_sentence(again, "exists already")
 

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.static_shapes.config import get_config
 from nem_jax import corruption, em, losses, model
+from nem_jax.config import build_experiment
 from nem_jax.distributions import Bernoulli
 from nem_jax.networks.cells import RNNEMCell
 from nem_jax.unrolling import unroll
@@ -72,6 +74,27 @@ def test_to_frames(x):
     np.testing.assert_array_equal(model.to_frames(x[:1], 3), np.repeat(x[:1], 3, axis=0))
     with pytest.raises(AssertionError):
         model.to_frames(x, NUM_STEPS + 2)
+
+
+def test_options_of_speed_reach_the_loop(params, x):
+    def stored(remat):
+        nem = dataclasses.replace(CLEAN, remat=remat, scan_unroll=1)
+        _, back = jax.vjp(lambda params: jnp.sum(model.infer(nem, params, KEY, x)[0].psi), params)
+        return sum(leaf.size for leaf in jax.tree.leaves(back))
+
+    assert stored("none") > stored("all")
+    for given, expected in ((2, 2), (None, NUM_STEPS)):
+        nem = dataclasses.replace(CLEAN, scan_unroll=given)
+        equations = jax.make_jaxpr(functools.partial(model.infer, nem))(params, KEY, x).eqns
+        assert [each.params["unroll"] for each in equations if each.primitive.name == "scan"] == [expected]
+
+
+def test_the_defaults_are_those_of_static_images():
+    """README says so to whoever brings a model."""
+    configured = build_experiment(get_config("rnn_em")).model
+    given = {"init", "cell", "hidden_size", "pixel_dist", "corrupt", "num_components", "num_steps", "scan_unroll"}
+    for field in {field.name for field in dataclasses.fields(model.NEM)} - given:
+        assert getattr(NEM, field) == getattr(configured, field), field
 
 
 def _depends_on_frames(function, x):

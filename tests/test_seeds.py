@@ -76,7 +76,7 @@ def test_the_log_has_each_seed_and_their_mean(alone, tmp_path):
 def test_a_seed_that_has_stopped_rests_while_the_others_go_on(tmp_path, monkeypatch, mapping):
     """Of the losses by epoch, the second seed's are best at epoch 1: with patience 2 it ends after epoch 3."""
     losses = iter([[5.0, 1.0], [4.0, 2.0], [3.0, 3.0], [2.0, 0.5], [1.0, 0.5]])
-    names = ("valid_total", "valid_ami_max_last")
+    names = ("valid_total", "valid_ami_max_mean")
     monkeypatch.setattr(
         loop, "validate", lambda *of: dict.fromkeys(names, np.where(of[-1], np.array(next(losses)), np.nan))
     )

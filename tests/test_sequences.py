@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -180,7 +181,34 @@ def test_three_and_static_digits_are_compared(runs, launch, tmp_path):
     static = lines["2 static digits, step 50"]
     assert static["runs"][0]["data"]["generator"] == "static_mnist"
     assert static["runs"][0]["protocol"]["num_steps"] == 50
+    assert static["runs"][0]["protocol"]["num_examples"] == 8
     assert static["ours"]["mean"] == static["runs"][0]["scores"]["ami_max_last"]
+
+
+def test_other_data_take_their_own_fields(runs):
+    direct = load_subject(str(runs / "direct_seed0"), {"data.generator": "flying_shapes", "data.image_size": 28})
+    assert direct.data["digits"] is None
+    assert direct.data["generator"] == "flying_shapes"
+    with pytest.raises(ValueError, match=r"data\.mnist_dir is given, but used only if data\.generator is"):
+        load_subject(str(runs / "direct_seed0"), {"data.generator": "static_shapes", "data.mnist_dir": "somewhere"})
+    with pytest.raises(FileNotFoundError, match=r"data\.mnist_dir: there is no file train-images"):
+        load_subject("static_shapes_n_em", {"data.generator": "static_mnist", "data.mnist_dir": "nowhere"})
+
+
+def test_each_seed_of_a_run_can_be_scored(runs, launch, tmp_path):
+    trained, scored = f"--trained={runs / 'rnn_em_3_3'}", read(runs / "rnn_em_3_3" / RESULT)["runs"]
+    for seed in (0, 1):
+        done = launch("experiments.evaluate", trained, f"--seed={seed}", f"--output={tmp_path / str(seed)}")
+        assert f"seed {seed} of" in done.stdout
+        assert read(tmp_path / f"{seed}.json")["mean"] == pytest.approx(scored[seed]["scores"], rel=1e-5)
+
+
+def test_weights_that_cannot_be_loaded_are_told_of_before_any_is_scored(runs, launch, tmp_path, assert_one_sentence):
+    shutil.copytree(runs / "rnn_em_3_3", tmp_path / "rnn_em_3_3_seed0")
+    shutil.rmtree(tmp_path / "rnn_em_3_3_seed0" / "checkpoints")
+    done = launch("experiments.flying_shapes.table_1", f"--directory={tmp_path}", f"--output={tmp_path / 'table'}")
+    assert_one_sentence(done, "holds no run with a checkpoint")
+    assert "AMI" not in done.stdout
 
 
 def test_weights_under_another_name_are_refused(runs, launch, tmp_path, assert_one_sentence):
@@ -207,6 +235,9 @@ def test_a_sequence_is_drawn_and_animated(runs, launch, tmp_path):
     with np.load(tmp_path / "figure.npz") as arrays:
         assert arrays["gamma"].shape == (4, 2, 16, 16, 1)
         np.testing.assert_array_equal(np.any(arrays["x"][1:] != arrays["x"][:-1]), True)
+        dataset = load_subject(str(runs / "direct_seed0"), {"model.num_steps": 4}).dataset
+        example = dataset.sample(dataset.splits["test"].source, jnp.int32(5))
+        np.testing.assert_allclose(arrays["x"], example.x[1:], atol=1e-6)
     with PIL.Image.open(tmp_path / "figure.gif") as gif:
         assert gif.n_frames == 4
     assert (tmp_path / "figure.png").exists()
@@ -222,6 +253,21 @@ def test_ami_at_each_step_also_beyond_the_trained_ones(runs, launch, tmp_path):
     assert all(len(values) == 5 for values in ami.values())
     assert np.all(np.array(ami["lower"]) <= ami["upper"])
     assert (tmp_path / "figure.png").exists()
+
+
+def test_the_curve_is_of_the_ami_that_its_axis_names(monkeypatch):
+    from experiments import time_steps
+
+    scores = SimpleNamespace(ami_max=np.full((4, 2), 0.25), ami_arithmetic=np.full((4, 2), 0.75))
+    subject = SimpleNamespace(trained=SimpleNamespace(model=SimpleNamespace(num_steps=1)))
+    for name, stub in {
+        "names": lambda: {"a": "a"}, "flag_fields": dict, "SEED": SimpleNamespace(value=None),
+        "load_subject": lambda *_, **__: subject, "describe_subject": lambda _: {},
+        "evaluate_subject": lambda _: SimpleNamespace(scores=scores),
+    }.items():  # fmt: skip
+        monkeypatch.setattr(time_steps, name, stub)
+    ((record, _), expected) = time_steps.measure(), [0.25, 0.25]
+    assert record["curves"]["a"]["ami_max"] == {"mean": expected, "lower": expected, "upper": expected}
 
 
 def test_ami_at_each_step_of_a_model_that_is_scored_on_its_last(launch, tmp_path):

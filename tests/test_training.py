@@ -13,7 +13,7 @@ import pytest
 from experiments.flying_shapes import config as flying_shapes
 from experiments.recipe import shrink_sequences
 from experiments.static_shapes.config import NAMES, get_config
-from nem_jax.config import build_experiment
+from nem_jax.config import build_experiment, build_stages
 from nem_jax.training import loop, step
 from nem_jax.training import run as training_run
 from nem_jax.training.checkpoint import Checkpoints
@@ -53,10 +53,22 @@ def test_a_run_learns_and_leaves_all_its_files(finished):
     assert weights_sha256(read_weights(path / WEIGHTS)) == result["runs"][0]["weights_sha256"]
     (events,) = (path / "tensorboard").iterdir()
     assert b"overview" in events.read_bytes()
-    assert np.load(path / "overview.npz")["gamma"].shape == (8, 4, 28, 28, 1)
+    dataset = build_experiment(tiny()).load_data()
+    with np.load(path / "overview.npz") as arrays:
+        assert arrays["gamma"].shape == (8, 4, 28, 28, 1)
+        for index, x in enumerate(arrays["x"]):
+            example = dataset.sample(dataset.splits["test"].source, jnp.int32(index))
+            np.testing.assert_array_equal(x, example.x[0])
+    assert (result["protocol"]["split"], result["protocol"]["num_examples"]) == ("test", tiny().data.num_test)
     (only,) = result["runs"]
     assert not only["stopped_early"]
     assert only["scores"]["total"] == pytest.approx(second["valid_total"], rel=0.05)
+
+
+def test_a_directory_that_cannot_be_used_is_refused_before_data_are_loaded(finished, monkeypatch):
+    monkeypatch.setattr(training_run.Training, "of", None)
+    with pytest.raises(ValueError, match="holds a finished run"):
+        run(tiny(), finished[0])
 
 
 def test_a_run_repeats_bit_for_bit(finished, tmp_path):
@@ -97,7 +109,7 @@ def test_the_training_step_is_compiled_once(tmp_path):
 
 def test_training_stops_when_validation_no_longer_improves(tmp_path, monkeypatch):
     losses = iter([5.0, 3.0, 4.0, 3.0, 2.9, 1.0])
-    names = ("valid_total", "valid_ami_max_last")
+    names = ("valid_total", "valid_ami_max_mean")
     monkeypatch.setattr(loop, "validate", lambda *_: dict.fromkeys(names, np.array([next(losses)])))
     training = Training.of(build_experiment(tiny(patience=2, max_epochs=9)))
     state = loop.train(training, tmp_path)
@@ -110,7 +122,7 @@ def test_training_stops_when_validation_no_longer_improves(tmp_path, monkeypatch
 def test_a_validation_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
     losses = iter([5.0, np.nan])
     monkeypatch.setattr(
-        loop, "validate", lambda *_: dict.fromkeys(("valid_total", "valid_ami_max_last"), np.array([next(losses)]))
+        loop, "validate", lambda *_: dict.fromkeys(("valid_total", "valid_ami_max_mean"), np.array([next(losses)]))
     )
     training = Training.of(build_experiment(tiny()))
     with pytest.raises(FloatingPointError, match=r"^step 16: the validation loss after it is not finite; the last"):
@@ -208,12 +220,36 @@ def test_a_run_that_began_with_other_weights_resumes_without_them(finished, tmp_
     assert read_records(tmp_path / "run")[0]["valid_total"] < read_records(finished[0])[0]["valid_total"]
 
 
+def test_each_stage_draws_anew_and_validates_alike():
+    first, second, third = (Training.of(stage).keys for stage in build_stages(staged()))
+    for one, other in ((first, second), (first, third), (second, third)):
+        for name, key in one._asdict().items():
+            same = jax.random.key_data(key).tolist() == jax.random.key_data(getattr(other, name)).tolist()
+            assert same == (name not in ("shuffle", "train")), name
+    assert first.train[0] == make_keys(0).train  # what runs without stages draw from
+
+
+def staged():
+    config = tiny()
+    config.stages = ({"training.patience": 2}, {"training.learning_rate": 5e-4}, {"training.patience": 2})
+    config.training.patience = 2
+    return config
+
+
+def test_each_stage_has_its_own_training_fields():
+    stages = [stage.training for stage in build_stages(staged())]
+    assert [stage.patience for stage in stages] == [2, 2, 2]
+    plain = build_experiment(tiny()).training
+    assert stages[0].optimiser is stages[2].optimiser is plain.optimiser
+    assert stages[1].optimiser is not plain.optimiser
+
+
 def test_the_best_weights_are_handed_on_and_left_not_the_last(tmp_path, monkeypatch):
     """Two stages of two epochs, of which the first is each time the better."""
     config = tiny(max_epochs=2)
-    config.stages = ({"training.max_epochs": 2}, {"training.max_epochs": 2})
+    config.stages = ({"training.patience": 9}, {"training.learning_rate": config.training.learning_rate})
     losses, states, begun = iter([1.0, 2.0, 0.5, 1.5]), [], []
-    names = ("valid_total", "valid_ami_max_last")
+    names = ("valid_total", "valid_ami_max_mean")
     monkeypatch.setattr(loop, "validate", lambda *_: dict.fromkeys(names, np.array([next(losses)])))
     create, train = loop.create, training_run.train
     monkeypatch.setattr(loop, "create", lambda training, params: begun.append(params) or create(training, params))

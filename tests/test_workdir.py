@@ -163,7 +163,7 @@ def test_metrics_are_cut_back_to_the_checkpoint(tmp_path):
 
 
 def test_tensorboard_has_each_number_of_each_seed(tmp_path):
-    values = {"train_total": [2.0, 4.0], "valid_total": [1.0, 3.0], "valid_ami_max_last": [0.5, 0.75]}
+    values = {"train_total": [2.0, 4.0], "valid_total": [1.0, 3.0], "valid_ami_max_mean": [0.5, 0.75]}
     with logs.Logs(tmp_path, step=0, seeds=range(3, 5)) as log:
         for step, active in ((8, [True, True]), (16, [True, False])):
             log.epoch(step, step // 8, {name: np.array(value) for name, value in values.items()}, np.array(active))
@@ -172,9 +172,9 @@ def test_tensorboard_has_each_number_of_each_seed(tmp_path):
         (event.step, value.tag): value.simple_value for event in read_events(events) for value in event.summary.value
     }
     assert {tag: number for (step, tag), number in scalars.items() if step == 8} == {
-        "step": 8, "epoch": 1, "train/total": 3, "valid/total": 2, "valid/ami_max_last": 0.625,
-        "seed_3/train_total": 2, "seed_3/valid_total": 1, "seed_3/valid_ami_max_last": 0.5,
-        "seed_4/train_total": 4, "seed_4/valid_total": 3, "seed_4/valid_ami_max_last": 0.75,
+        "step": 8, "epoch": 1, "train/total": 3, "valid/total": 2, "valid/ami_max_mean": 0.625,
+        "seed_3/train_total": 2, "seed_3/valid_total": 1, "seed_3/valid_ami_max_mean": 0.5,
+        "seed_4/train_total": 4, "seed_4/valid_total": 3, "seed_4/valid_ami_max_mean": 0.75,
     }  # fmt: skip
     later = {tag: number for (step, tag), number in scalars.items() if step == 16}
     assert (later["train/total"], later["seed_3/train_total"]) == (2, 2) and "seed_4/train_total" not in later

@@ -80,7 +80,7 @@ class Contest:
         """Of each contestant, in a process of its own."""
         command = [sys.executable, "-m", "experiments.benchmark.contests", self.name]
         output = {
-            name: subprocess.run([*command, name], check=True, capture_output=True, text=True).stdout
+            name: subprocess.run([*command, name], check=True, stdout=subprocess.PIPE, text=True).stdout
             for name in self.build
         }
         return {name: Memory(*json.loads(text.splitlines()[-1])) for name, text in output.items()}

@@ -36,7 +36,7 @@ def main() -> None:
     config = get_config("demo")
     workdir = next_workdir(Path(_DIRECTORY.value), config)
     print(f"RNN-EM learns to pull overlapping shapes apart, without a label. Workdir: {workdir}")
-    run(config, str(workdir))
+    run(config, workdir)
 
 
 if __name__ == "__main__":

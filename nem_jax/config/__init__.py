@@ -46,6 +46,8 @@ class Experiment:
 
     seeds: range
     """Of the independent runs that train as one program."""
+    stage: int
+    """Its number among the configuration's stages, from 0."""
     model: NEM
     training: TrainingOptions
     noise: str
@@ -86,7 +88,7 @@ def build_stages(config: ConfigDict) -> list[Experiment]:
                 f"{field} is {value(config, field)!r}, but {last} sets it to {new!r}: "
                 "give both alike, the stages by --config.stages=..."
             )
-    return [_build(stage) for stage in changed]
+    return [_build(stage, number) for number, stage in enumerate(changed)]
 
 
 def _with(config: ConfigDict, fields: Any, stage: str) -> ConfigDict:
@@ -109,11 +111,12 @@ def _with(config: ConfigDict, fields: Any, stage: str) -> ConfigDict:
 _SHARED_BY_STAGES = ("data.image_size", "training.init_from")
 
 
-def _build(config: ConfigDict) -> Experiment:
+def _build(config: ConfigDict, stage: int = 0) -> Experiment:
     integer(config, "num_seeds", 1)
     integer(config, "seed", 0, MAX_SEED + 1 - config.num_seeds)
     return Experiment(
         seeds=range(config.seed, config.seed + config.num_seeds),
+        stage=stage,
         noise=f"{config.model.noise} {config.model.noise_prob}, as in training",
         model=build_model(config),
         load_data=build_data(config),

@@ -11,7 +11,7 @@ from nem_jax.config.checks import choice, given_exactly_if, given_only_if, integ
 from nem_jax.data import mnist, shapes
 from nem_jax.data.flying_mnist import flying_mnist
 from nem_jax.data.hdf5 import load_hdf5
-from nem_jax.data.published_shapes import published_shapes
+from nem_jax.data.published_shapes import NUM_OBJECTS, published_shapes
 from nem_jax.data.split import SPLITS, Dataset
 from nem_jax.metrics import MAX_PIXELS
 
@@ -57,6 +57,9 @@ def _build_generator(config: ConfigDict, sizes: tuple[int, int, int], num_frames
         frames = 1 if generator == "static_mnist" else num_frames
         return _build_mnist(config, sizes, frames)
     if generator == "published_shapes":
+        if data.num_objects != NUM_OBJECTS:
+            of_published = f"{NUM_OBJECTS} if data.generator is 'published_shapes'"
+            raise ValueError(f"data.num_objects must be {of_published}, got {data.num_objects}")
         return lambda: _checked(published_shapes(sizes), data.image_size, data.num_objects)
     if generator == "flying_shapes":
         return functools.partial(shapes.flying_shapes, data.seed, sizes, num_frames, data.num_objects, data.image_size)

@@ -30,7 +30,7 @@ class Digits(NamedTuple):
     test: Float[np.ndarray, "Q h w"]
 
 
-def load_mnist(directory: Path | None) -> Digits:
+def load_mnist(directory: str | Path | None) -> Digits:
     """MNIST, 60,000 and 10,000 digits of 14x14: the 2x2 means of the published 28x28.
 
     Args:
@@ -40,7 +40,8 @@ def load_mnist(directory: Path | None) -> Digits:
     Raises:
         FileNotFoundError, ValueError: one sentence that names the file or says what to do without a network.
     """
-    images = _fetch_openml() if directory is None else {part: _read_images(directory, part) for part in NUM_IMAGES}
+    place = None if directory is None else Path(directory)
+    images = _fetch_openml() if place is None else {part: _read_images(place, part) for part in NUM_IMAGES}
     return Digits(_halve(images["train"]), _halve(images["t10k"]))
 
 

@@ -58,7 +58,7 @@ class Logs:
         self.records.append(record)
         tqdm.write(
             f"epoch {record['epoch']:4d}   step {record['step']:7d}   loss {record['train_total']:8.2f}   "
-            f"validation: loss {record['valid_total']:8.2f}   AMI {record['valid_ami_max_last']:.4f}"
+            f"validation: loss {record['valid_total']:8.2f}   AMI {record['valid_ami_max_mean']:.4f}"
         )
 
     def figure(self, name: str, figure: Figure, step: int) -> None:

@@ -49,7 +49,8 @@ class Training(NamedTuple):
         mesh = training_mesh(len(experiment.seeds), options.batch_size, options.num_microbatches, options.seed_devices)
         dataset = together(experiment.load_data)
         splits = {name: split.moved(lambda source: place(source, mesh)) for name, split in dataset.splits.items()}
-        return cls(experiment, replace(dataset, splits=splits), make_seed_keys(experiment.seeds), mesh)
+        keys = make_seed_keys(experiment.seeds, experiment.stage)
+        return cls(experiment, replace(dataset, splits=splits), keys, mesh)
 
     @property
     def program(self) -> Program:
@@ -109,7 +110,7 @@ def train(training: Training, path: Path, params: Params | None = None, stop_now
             while not (stop_now or training.finished(state).all()):
                 active = ~training.finished(state)
                 epoch = int(training.epoch(state).max()) + 1
-                valid_ami = logs.records[-1]["valid_ami_max_last"] if logs and logs.records else float("nan")
+                valid_ami = logs.records[-1]["valid_ami_max_mean"] if logs and logs.records else float("nan")
                 state, losses = train_epoch(training, state, active, epoch, valid_ami)
                 on_host = fetch(state.params)
                 state, scores = validate_epoch(training, state, on_host, active & ~training.failed(state), epoch)

@@ -22,6 +22,7 @@ from nem_jax.training.workdir import (
     RESULT,
     WEIGHTS,
     check_same,
+    check_trainable,
     check_usable,
     owned,
     portable,
@@ -34,7 +35,7 @@ from nem_jax.types import Params
 from nem_jax.weights import weights_sha256, write_weights
 
 
-def run(config: ConfigDict, workdir: str, stop_now: bool = False) -> dict[str, Any]:
+def run(config: ConfigDict, workdir: str | Path, stop_now: bool = False) -> dict[str, Any]:
     """Train (or resume) every stage in `workdir`, then score the best weights of the last on the test split.
 
     Writes result.json, weights.safetensors and the overview (png, and its arrays as npz) beside the run's logs, prints
@@ -46,9 +47,11 @@ def run(config: ConfigDict, workdir: str, stop_now: bool = False) -> dict[str, A
     """
     path = Path(workdir)
     record = provenance.record()
-    given = (portable(to_json(config)), config.training.seed_devices, workdir, stop_now)
+    given = (portable(to_json(config)), config.training.seed_devices, str(workdir), stop_now)
     check_alike("configuration, workdir and code", str((given, record["git_revision"], record["versions"])))
-    stages = [Training.of(experiment) for experiment in build_stages(config)]
+    experiments = build_stages(config)
+    on_main(lambda: check_trainable(path, config))  # before data are loaded, which may take minutes
+    stages = [Training.of(experiment) for experiment in experiments]
     paths = stage_paths(path, len(stages))
     begun = together(lambda: _has_begun(paths[0], stop_now))
     params = None if begun else initial_params(stages[0].experiment)
@@ -100,7 +103,7 @@ def check_startable(config: ConfigDict, workdir: Path) -> None:
 
 def run_unless_finished(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """The result of the run in `workdir`, which is trained first if it has none."""
-    return read_result(workdir) if (workdir / RESULT).exists() else run(config, str(workdir))
+    return read_result(workdir) if (workdir / RESULT).exists() else run(config, workdir)
 
 
 def _examine_best(training: Training, state: TrainState, runs: list[dict[str, Any]]) -> tuple[Params, Examined]:

@@ -28,9 +28,9 @@ def faster_mapping() -> str:
     return "sequence" if jax.default_backend() == "cpu" else "vmap"
 
 
-def make_seed_keys(seeds: range) -> Keys:
-    """The random streams of each seed, `[S]`."""
-    return jax.tree.map(lambda *keys: jnp.stack(keys), *(make_keys(seed) for seed in seeds))
+def make_seed_keys(seeds: range, stage: int = 0) -> Keys:
+    """The random streams of each seed in one stage, `[S]`."""
+    return jax.tree.map(lambda *keys: jnp.stack(keys), *(make_keys(seed, stage) for seed in seeds))
 
 
 def create_states(model: NEM, optimiser: Any, keys: Keys, params: Params | None = None) -> TrainState:

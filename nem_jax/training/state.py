@@ -17,7 +17,7 @@ _STREAM = 1
 
 
 class Keys(NamedTuple):
-    """The independent random streams of one run, all from one seed."""
+    """The independent random streams of one stage of a run, all from one seed."""
 
     init: PRNGKey
     shuffle: PRNGKey
@@ -45,13 +45,16 @@ class TrainState(NamedTuple):
     """Number (from 1) of the step that was not finite, and not taken, or after which validation was not; 0: none."""
 
 
-def make_keys(seed: int) -> Keys:
-    """The random streams of `seed`.
+def make_keys(seed: int, stage: int = 0) -> Keys:
+    """The random streams of `seed`; each stage (number from 0) shuffles and draws anew, and validates as the others.
 
     With jax's counter-based keys they coincide with the keys of five validation examples of data of the same seed.
     That changes nothing (a stream draws other numbers than a generator of images), and resumed runs rely on it.
     """
-    return Keys(*jax.random.split(jax.random.fold_in(jax.random.key(seed), _STREAM), len(Keys._fields)))
+    keys = Keys(*jax.random.split(jax.random.fold_in(jax.random.key(seed), _STREAM), len(Keys._fields)))
+    if stage == 0:
+        return keys
+    return keys._replace(shuffle=jax.random.fold_in(keys.shuffle, stage), train=jax.random.fold_in(keys.train, stage))
 
 
 def draw_key(seed: int, draw: int) -> PRNGKey:
