@@ -25,6 +25,8 @@ from nem_jax.data.split import SPLITS
 from nem_jax.distributions import Bernoulli, Gaussian
 from nem_jax.em import e_step
 
+pytestmark = pytest.mark.compiled_quickly
+
 CONV = {
     "model__cell": "conv_rnn_em", "model__features": (3, 4), "model__dense_size": 5, "model__normalise_input": False,
 }  # fmt: skip

@@ -18,6 +18,8 @@ from nem_jax.training.run import run
 from nem_jax.training.workdir import WEIGHTS
 from nem_jax.weights import read_weights, weights_sha256
 
+pytestmark = pytest.mark.compiled_quickly
+
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "experiments" / "README.md"]
 

@@ -10,6 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from experiments import comparison
 from experiments.comparison import find_weights, to_bars
 from experiments.trained import load_subject
 from nem_jax.evaluation import examine
@@ -196,19 +197,25 @@ def test_other_data_take_their_own_fields(runs):
 
 
 def test_each_seed_of_a_run_can_be_scored(runs, launch, tmp_path):
-    trained, scored = f"--trained={runs / 'rnn_em_3_3'}", read(runs / "rnn_em_3_3" / RESULT)["runs"]
-    for seed in (0, 1):
-        done = launch("experiments.evaluate", trained, f"--seed={seed}", f"--output={tmp_path / str(seed)}")
-        assert f"seed {seed} of" in done.stdout
-        assert read(tmp_path / f"{seed}.json")["mean"] == pytest.approx(scored[seed]["scores"], rel=1e-5)
+    scored = read(runs / "rnn_em_3_3" / RESULT)["runs"]
+    worse = max(scored, key=lambda run: run["best_valid_loss"])
+    arguments = (f"--trained={runs / 'rnn_em_3_3'}", f"--seed={worse['seed']}", f"--output={tmp_path / 'worse'}")
+    done = launch("experiments.evaluate", *arguments)
+    assert f"seed {worse['seed']} of" in done.stdout
+    assert read(tmp_path / "worse.json")["mean"] == pytest.approx(worse["scores"], rel=1e-5)
 
 
-def test_weights_that_cannot_be_loaded_are_told_of_before_any_is_scored(runs, launch, tmp_path, assert_one_sentence):
-    shutil.copytree(runs / "rnn_em_3_3", tmp_path / "rnn_em_3_3_seed0")
-    shutil.rmtree(tmp_path / "rnn_em_3_3_seed0" / "checkpoints")
-    done = launch("experiments.flying_shapes.table_1", f"--directory={tmp_path}", f"--output={tmp_path / 'table'}")
-    assert_one_sentence(done, "holds no run with a checkpoint")
-    assert "AMI" not in done.stdout
+def test_weights_that_cannot_be_loaded_are_told_of_before_any_is_scored(runs, tmp_path, monkeypatch):
+    for seed, source in enumerate(("direct_seed0", "direct_seed0")):
+        copy = shutil.copytree(runs / source, tmp_path / f"direct_seed{seed}")
+        result = read(copy / RESULT)
+        result["runs"][0]["seed"] = seed
+        (copy / RESULT).write_text(json.dumps(result))
+    shutil.rmtree(tmp_path / "direct_seed1" / "checkpoints")
+    monkeypatch.setattr(comparison, "_DIRECTORY", SimpleNamespace(value=tmp_path))
+    monkeypatch.setattr(comparison, "score_line", None)
+    with pytest.raises(ValueError, match="direct_seed1 holds no run with a checkpoint"):
+        comparison.measure("flying_mnist", [comparison.Line("2 digits", "direct", "direct", {})])
 
 
 def test_weights_under_another_name_are_refused(runs, launch, tmp_path, assert_one_sentence):
