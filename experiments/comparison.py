@@ -17,14 +17,14 @@ from experiments.command_line import launch
 from experiments.lineage import as_named
 from experiments.output import beside
 from experiments.recipe import config_module
-from experiments.record import weights_name
+from experiments.record import shared_by_seeds, weights_name
 from experiments.shared_flags import define_directory, define_mnist_dir, define_num_test
 from experiments.trained import Subject, describe_subject, evaluate_subject, load_subject, with_weights
 from nem_jax import charts
 from nem_jax.evaluation import mean_std, summarise
 from nem_jax.pretrained import pretrained_names
 from nem_jax.training.stages import load_trained
-from nem_jax.training.workdir import CONFIG, RESULT, differences, read_result, shared_by_seeds, to_json
+from nem_jax.training.workdir import CONFIG, RESULT, differences, read_result, to_json
 
 _DIRECTORY, _MNIST_DIR, _NUM_TEST = define_directory(), define_mnist_dir(), define_num_test()
 

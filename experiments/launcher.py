@@ -13,7 +13,7 @@ from nem_jax.training.run import run
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
     lock_config=True,
-    help_string="experiments/EXPERIMENT/config.py:NAME; its fields, --config.FIELD=, are in experiments/recipe.py",
+    help_string="experiments/EXPERIMENT/config.py:NAME; its fields, --config.FIELD=, are in nem_jax/config/fields.py",
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "directory: new, or of the same run to resume", required=True)
 _STOP_NOW = flags.DEFINE_boolean("stop_now", False, "train no further: score the best weights so far and end the run")

@@ -8,7 +8,7 @@ import numpy as np
 from nem_jax.evaluation import mean_std
 from nem_jax.training.logs import read_records
 from nem_jax.training.stages import stage_paths
-from nem_jax.training.workdir import shared_by_seeds, without_seeds
+from nem_jax.training.workdir import comparable, portable
 
 Record = dict[str, Any]
 
@@ -64,6 +64,16 @@ def joined(records: list[Record]) -> Record:
     mean, std = mean_std([dict(zip(SCORES, of_seed, strict=True)) for of_seed in zip(*values.values(), strict=True)])
     metrics = {name: {"mean": mean[name], "std": std[name], "per_seed": values[name]} for name in SCORES}
     return {**first, **lists, "metrics": metrics}
+
+
+def without_seeds(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration that a result of several runs is published with."""
+    return {**portable(config), "seed": 0, "num_seeds": 1}
+
+
+def shared_by_seeds(config: dict[str, Any]) -> dict[str, Any]:
+    """What runs have in common that are published or compared as one."""
+    return comparable(without_seeds(config))
 
 
 def weights_name(experiment: str, name: str) -> str:

@@ -13,7 +13,18 @@ import pytest
 from experiments import publish, table
 from experiments.lineage import EARLIER, earlier_training
 from experiments.recipe import config_module
-from experiments.record import OF_RUNS, OF_SEEDS, SCORES, best_seed, joined, learning_curves, of_result, weights_name
+from experiments.record import (
+    OF_RUNS,
+    OF_SEEDS,
+    SCORES,
+    best_seed,
+    joined,
+    learning_curves,
+    of_result,
+    shared_by_seeds,
+    weights_name,
+    without_seeds,
+)
 from experiments.static_shapes.config import get_config
 from experiments.static_shapes.demo import next_workdir
 from nem_jax import plots
@@ -22,7 +33,7 @@ from nem_jax.evaluation import describe_protocol, evaluate
 from nem_jax.pretrained import DIRECTORY, load_pretrained, pretrained_names
 from nem_jax.training.logs import METRICS
 from nem_jax.training.run import run
-from nem_jax.training.workdir import OVERVIEW, RESULT, WEIGHTS, shared_by_seeds, to_json, without_seeds, write_json
+from nem_jax.training.workdir import OVERVIEW, RESULT, WEIGHTS, to_json, write_json
 from nem_jax.weights import read_weights, weights_sha256, write_weights
 
 pytestmark = pytest.mark.compiled_quickly

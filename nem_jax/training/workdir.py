@@ -46,11 +46,6 @@ def portable(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, **{section: {**config.get(section, {}), **fields} for section, fields in changed.items()}}
 
 
-def without_seeds(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration that a result of several runs is published with."""
-    return {**portable(config), "seed": 0, "num_seeds": 1}
-
-
 _HOW_TO_COMPUTE = ("seed_mapping", "remat", "scan_unroll", "num_microbatches", "log_interval", "figure_interval")
 
 
@@ -61,11 +56,6 @@ def comparable(config: dict[str, Any]) -> dict[str, Any]:
     """
     kept = portable(config)
     return {**kept, "training": {name: new for name, new in kept["training"].items() if name not in _HOW_TO_COMPUTE}}
-
-
-def shared_by_seeds(config: dict[str, Any]) -> dict[str, Any]:
-    """What runs have in common that are published or compared as one."""
-    return comparable(without_seeds(config))
 
 
 @contextlib.contextmanager
