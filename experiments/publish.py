@@ -133,7 +133,8 @@ def publish(
     module = config_module(experiment)
     record["paper"] = module.PAPER.get(name, {})
     file = result_file(experiment, name, root)
-    packaged = None if name in module.WITHOUT_WEIGHTS else weights / f"{weights_name(experiment, name)}.safetensors"
+    place = weights / f"{weights_name(experiment, name)}.safetensors"
+    packaged = name not in module.WITHOUT_WEIGHTS
     file.parent.mkdir(parents=True, exist_ok=True)
     best = min(sources, key=lambda source: min(source.record["best_valid_loss"]))
     if best.workdir:
@@ -143,10 +144,13 @@ def publish(
             shutil.copyfile((best.workdir / OVERVIEW).with_suffix(suffix), file.with_suffix(suffix))
         if packaged:
             weights.mkdir(exist_ok=True)
-            write_weights(packaged, params)
-            write_json(packaged.with_suffix(".json"), {**record["config"], "seed": best_seed(record)})
-    elif packaged and weights_sha256(read_weights(packaged)) != record["weights_sha256"]:
-        raise ValueError(f"--join: {packaged} is not what {file} tells of: publish all of its runs anew")
+            write_weights(place, params)
+            write_json(place.with_suffix(".json"), {**record["config"], "seed": best_seed(record)})
+        else:  # what an earlier result had put there is not this one's
+            for stale in (place, place.with_suffix(".json")):
+                stale.unlink(missing_ok=True)
+    elif packaged and weights_sha256(read_weights(place)) != record["weights_sha256"]:
+        raise ValueError(f"--join: {place} is not what {file} tells of: publish all of its runs anew")
     write_json(file, record)
     print(f"published {file}, weights of seed {best_seed(record)}{'' if packaged else ' stay with its run'}")
 
