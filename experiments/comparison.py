@@ -143,7 +143,7 @@ def measure(experiment: str, lines: list[Line]) -> figure.Measured:
     found = {name: find_weights(experiment, name, Path(_DIRECTORY.value)) for name in names}
     missing = [name for name, weights in found.items() if not weights]
     # whatever is wrong with any of them is said before the first is scored
-    for weights in (one for of_name in found.values() for one in of_name):
+    for weights in (one for of_name in found.values() for one in of_name[1:]):
         load_trained(weights.path, weights.seed)
     firsts = [(line, load_line(line, found[line.name][0])) for line in lines if found[line.name]]
     if not firsts:
@@ -163,8 +163,8 @@ def to_bars(lines: list[dict[str, Any]], also: Mapping[str, str]) -> tuple[list[
             ours += ", ours"
         if any(run.get("changes") for run in line["runs"]):
             ours += ", changed"
-        for label, score in {ours: line["score"], **{f"{ours}, {what}": other for what, other in also.items()}}.items():
-            scored = over_runs(line["runs"], score)
+        others = {f"{ours}, {what}": over_runs(line["runs"], score) for what, score in also.items()}
+        for label, scored in {ours: line["ours"], **others}.items():
             series.setdefault(label, {})[line["group"]] = (scored["mean"], scored["std"])
     return groups, {label: [found.get(group, (None, None)) for group in groups] for label, found in series.items()}
 

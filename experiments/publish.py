@@ -126,7 +126,10 @@ def publish(
     mnist_dir: str | None = None,
     join: bool = False,
 ) -> None:
-    """Write what `gather` finds as one record under `root`, and the best seed's weights to `weights`; see `package`."""
+    """Write what `gather` finds as one record under `root`, and the best seed's weights to `weights`; see `package`.
+
+    Of a configuration `WITHOUT_WEIGHTS`, those that an earlier result put there are removed.
+    """
     sources = gather(workdirs, root, join)
     record = joined([source.record for source in sources])
     experiment, name = record["experiment"], record["config"]["name"]
@@ -146,11 +149,11 @@ def publish(
             weights.mkdir(exist_ok=True)
             write_weights(place, params)
             write_json(place.with_suffix(".json"), {**record["config"], "seed": best_seed(record)})
-        else:  # what an earlier result had put there is not this one's
-            for stale in (place, place.with_suffix(".json")):
-                stale.unlink(missing_ok=True)
     elif packaged and weights_sha256(read_weights(place)) != record["weights_sha256"]:
         raise ValueError(f"--join: {place} is not what {file} tells of: publish all of its runs anew")
+    if not packaged:
+        for stale in (place, place.with_suffix(".json")):
+            stale.unlink(missing_ok=True)
     write_json(file, record)
     print(f"published {file}, weights of seed {best_seed(record)}{'' if packaged else ' stay with its run'}")
 

@@ -9,7 +9,7 @@ from nem_jax.config.fields import default_config
 
 
 def base_config(experiment: str, name: str, names: tuple[str, ...]) -> ConfigDict:
-    """The configuration that all experiments start from; what differs in each of them is empty here.
+    """The configuration that all experiments start from; see `default_config`.
 
     Raises:
         ValueError: `name` is none of the experiment's `names`.

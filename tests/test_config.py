@@ -1,5 +1,6 @@
 """Configurations: every name builds, every field is read, every bad value is one clear sentence."""
 
+import json
 from types import SimpleNamespace
 
 import jax
@@ -24,6 +25,7 @@ from nem_jax.data.shapes import static_shapes as static_shapes_data
 from nem_jax.data.split import SPLITS
 from nem_jax.distributions import Bernoulli, Gaussian
 from nem_jax.em import e_step
+from nem_jax.pretrained import DIRECTORY
 
 pytestmark = pytest.mark.compiled_quickly
 
@@ -217,11 +219,11 @@ def test_bad_values_are_one_sentence_that_names_the_field(fields, sentence):
     assert "\n" not in str(error.value)
 
 
-def test_the_fields_are_those_of_every_configuration():
-    config = get_config("rnn_em").to_dict()
-    assert {section: set(config[section]) for section in FIELDS if section} | {"": config.keys() - FIELDS.keys()} == {
-        section: set(names) for section, names in FIELDS.items()
-    }
+def test_the_fields_are_those_of_the_packaged_configurations():
+    for file in DIRECTORY.glob("*.json"):
+        config = json.loads(file.read_text())
+        names = {section: set(config.pop(section)) for section in FIELDS if section} | {"": set(config)}
+        assert names == {section: set(fields) for section, fields in FIELDS.items()}, file.stem
 
 
 @pytest.mark.parametrize("section", FIELDS)

@@ -127,8 +127,10 @@ def test_a_table_has_each_line_that_has_weights(runs, launch, tmp_path):
 
 def test_a_table_draws_the_papers_number_beside_ours():
     runs = [{"scores": {"ami": 0.4, "last": 0.5}}, {"scores": {"ami": 0.8, "last": 0.9}, "changes": []}]
-    line = {"group": "3/3", "series": "AMI", "score": "ami", "paper": [0.9, 0.01], "runs": runs}
-    other = {**line, "group": "3/5", "paper": None, "runs": [{**runs[0], "changes": ["K"]}]}
+    ours = comparison.over_runs(runs, "ami")
+    line = {"group": "3/3", "series": "AMI", "paper": [0.9, 0.01], "runs": runs, "ours": ours}
+    single = {"ours": {"mean": 0.4, "std": None}, "runs": [{**runs[0], "changes": ["K"]}]}
+    other = {**line, "group": "3/5", "paper": None, **single}
     assert to_bars([line, other], {"at last": "last"}) == (
         ["3/3", "3/5"],
         {
@@ -206,8 +208,8 @@ def test_each_seed_of_a_run_can_be_scored(runs, launch, tmp_path):
 
 
 def test_weights_that_cannot_be_loaded_are_told_of_before_any_is_scored(runs, tmp_path, monkeypatch):
-    for seed, source in enumerate(("direct_seed0", "direct_seed0")):
-        copy = shutil.copytree(runs / source, tmp_path / f"direct_seed{seed}")
+    for seed in (0, 1):
+        copy = shutil.copytree(runs / "direct_seed0", tmp_path / f"direct_seed{seed}")
         result = read(copy / RESULT)
         result["runs"][0]["seed"] = seed
         (copy / RESULT).write_text(json.dumps(result))

@@ -227,18 +227,20 @@ def test_each_stage_draws_anew_and_validates_alike():
             same = jax.random.key_data(key).tolist() == jax.random.key_data(getattr(other, name)).tolist()
             assert same == (name not in ("shuffle", "train")), name
     assert first.train[0] == make_keys(0).train  # what runs without stages draw from
+    consumed = [jax.random.fold_in(first.train[0], step) for step in range(9)]
+    assert second.train[0] not in consumed
 
 
 def staged():
     config = tiny()
-    config.stages = ({"training.patience": 2}, {"training.learning_rate": 5e-4}, {"training.patience": 2})
+    config.stages = ({"training.patience": 3}, {"training.learning_rate": 5e-4}, {"training.patience": 2})
     config.training.patience = 2
     return config
 
 
 def test_each_stage_has_its_own_training_fields():
     stages = [stage.training for stage in build_stages(staged())]
-    assert [stage.patience for stage in stages] == [2, 2, 2]
+    assert [stage.patience for stage in stages] == [3, 2, 2]
     plain = build_experiment(tiny()).training
     assert stages[0].optimiser is stages[2].optimiser is plain.optimiser
     assert stages[1].optimiser is not plain.optimiser

@@ -27,8 +27,7 @@ from experiments.output import beside
 from experiments.static_shapes.config import get_config as static_shapes
 from nem_jax import charts
 
-PARTS = ("pytorch", "models", "growth", "remat", "seeds")
-"""PyTorch first: it asks most of a machine, and a part that fails loses those before it."""
+PARTS = ("models", "growth", "remat", "seeds", "pytorch")
 
 _PARTS = flags.DEFINE_list("parts", list(PARTS), f"what is measured: some of {', '.join(PARTS)}")
 _PROFILE = flags.DEFINE_string("profile", None, "write a trace of RNN-EM's training step to this directory, and end")

@@ -57,7 +57,7 @@ def _build_generator(config: ConfigDict, sizes: tuple[int, int, int], num_frames
         frames = 1 if generator == "static_mnist" else num_frames
         return _build_mnist(config, sizes, frames)
     if generator == "published_shapes":
-        if data.num_objects != NUM_OBJECTS:
+        if data.path is None and data.num_objects != NUM_OBJECTS:
             of_published = f"{NUM_OBJECTS} if data.generator is 'published_shapes'"
             raise ValueError(f"data.num_objects must be {of_published}, got {data.num_objects}")
         return lambda: _checked(published_shapes(sizes), data.image_size, data.num_objects)
@@ -73,10 +73,9 @@ def _build_mnist(config: ConfigDict, sizes: tuple[int, int, int], num_frames: in
         integer(config, "data.digit_pool", 1)
     if data.mnist_dir is not None and data.digits != "mnist":
         raise ValueError(f"data.mnist_dir is given, but data.digits is {data.digits!r}")
-    directory = None if data.mnist_dir is None else Path(data.mnist_dir)
 
     def load() -> Dataset:
-        digits = mnist.load_mnist(directory) if data.digits == "mnist" else mnist.load_sklearn_digits()
+        digits = mnist.load_mnist(data.mnist_dir) if data.digits == "mnist" else mnist.load_sklearn_digits()
         options = (data.num_objects, data.image_size, data.digit_pool)
         return flying_mnist(data.seed, sizes, num_frames, digits, *options)
 

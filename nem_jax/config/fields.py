@@ -5,7 +5,7 @@ from ml_collections.config_dict import placeholder
 
 
 def default_config() -> ConfigDict:
-    """The configuration that all experiments start from; what differs in each of them is None."""
+    """The configuration that all experiments start from; what has no value in common is None."""
     config = ConfigDict()
     config.experiment = placeholder(str)
     config.name = placeholder(str)

@@ -14,6 +14,8 @@ from nem_jax.model import NEM
 from nem_jax.types import Params, PRNGKey
 
 _STREAM = 1
+_STAGES = 2**31
+"""Folded in with a stage's number: no step or epoch gets there, and smaller numbers are theirs."""
 
 
 class Keys(NamedTuple):
@@ -54,7 +56,9 @@ def make_keys(seed: int, stage: int = 0) -> Keys:
     keys = Keys(*jax.random.split(jax.random.fold_in(jax.random.key(seed), _STREAM), len(Keys._fields)))
     if stage == 0:
         return keys
-    return keys._replace(shuffle=jax.random.fold_in(keys.shuffle, stage), train=jax.random.fold_in(keys.train, stage))
+    return keys._replace(
+        shuffle=jax.random.fold_in(keys.shuffle, _STAGES + stage), train=jax.random.fold_in(keys.train, _STAGES + stage)
+    )
 
 
 def draw_key(seed: int, draw: int) -> PRNGKey:
