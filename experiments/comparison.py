@@ -23,7 +23,6 @@ from experiments.trained import Subject, describe_subject, evaluate_subject, loa
 from nem_jax import charts
 from nem_jax.evaluation import mean_std, summarise
 from nem_jax.pretrained import pretrained_names
-from nem_jax.training.stages import load_trained
 from nem_jax.training.workdir import CONFIG, RESULT, differences, read_result, to_json
 
 _DIRECTORY, _MNIST_DIR, _NUM_TEST = define_directory(), define_mnist_dir(), define_num_test()
@@ -104,17 +103,17 @@ def find_weights(experiment: str, name: str, directory: Path) -> list[TrainedWei
     return found or [TrainedWeights(packaged, {})] * (packaged in pretrained_names())
 
 
-def load_line(line: Line, weights: TrainedWeights) -> Subject:
-    """The first of a line's weights, on its test."""
+def load_line(line: Line, found: list[TrainedWeights]) -> list[Subject]:
+    """Each of the weights `found` on the line's test."""
     asked = {"data.mnist_dir": _MNIST_DIR.value, "data.num_test": _NUM_TEST.value}
-    return load_subject(weights.path, {**asked, **line.fields}, seed=weights.seed)
+    first = load_subject(found[0].path, {**asked, **line.fields}, seed=found[0].seed)
+    return [first, *(with_weights(first, weights.path, weights.seed) for weights in found[1:])]
 
 
-def score_line(line: Line, first: Subject, found: list[TrainedWeights]) -> dict[str, Any]:
-    """Mean, standard deviation (if there are several) and record of each of the weights `found`."""
+def score_line(line: Line, subjects: list[Subject], found: list[TrainedWeights]) -> dict[str, Any]:
+    """Mean, standard deviation (if there are several) and record of the weights `found`, loaded as `subjects`."""
     runs = []
-    for weights in found:
-        subject = first if weights is found[0] else with_weights(first, weights.path, weights.seed)
+    for subject, weights in zip(subjects, found, strict=True):
         scores = summarise(evaluate_subject(subject))
         print(f"{line.group}, {line.series}: {line.score} {scores[line.score]:.4f} ({weights.path})")
         for change in weights.changes:
@@ -143,12 +142,10 @@ def measure(experiment: str, lines: list[Line]) -> figure.Measured:
     found = {name: find_weights(experiment, name, Path(_DIRECTORY.value)) for name in names}
     missing = [name for name, weights in found.items() if not weights]
     # whatever is wrong with any of them is said before the first is scored
-    for weights in (one for of_name in found.values() for one in of_name[1:]):
-        load_trained(weights.path, weights.seed)
-    firsts = [(line, load_line(line, found[line.name][0])) for line in lines if found[line.name]]
-    if not firsts:
+    loaded = [(line, load_line(line, found[line.name])) for line in lines if found[line.name]]
+    if not loaded:
         raise ValueError(f"directory {_DIRECTORY.value} holds no finished run of {', '.join(missing)}")
-    measured = [score_line(line, first, found[line.name]) for line, first in firsts]
+    measured = [score_line(line, subjects, found[line.name]) for line, subjects in loaded]
     return {"lines": measured, "without_weights": missing}, {}
 
 

@@ -212,6 +212,8 @@ def test_each_step_ahead_draws_its_own_noise(params, x):
     jax.block_until_ready(rollout(dataclasses.replace(NEM, corrupt=watched), params, KEY, x, NUM_AHEAD))
     jax.effects_barrier()
     assert len(set(seen)) == 1 + NUM_AHEAD  # `infer` draws all of its own with one key
+    noisy, other = (run(NEM, params, key, x, NUM_AHEAD) for key in (KEY, jax.random.key(3)))
+    assert np.max(np.abs(noisy.ahead.psi - other.ahead.psi)) > 1e-3
     ahead = jax.random.fold_in(KEY, _AHEAD)  # drawn from by none of the steps with a frame
     assert jax.random.key_data(ahead).tolist() not in jax.random.key_data(jax.random.split(KEY, 9)).tolist()
 

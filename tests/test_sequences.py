@@ -214,7 +214,8 @@ def test_weights_that_cannot_be_loaded_are_told_of_before_any_is_scored(runs, tm
         result["runs"][0]["seed"] = seed
         (copy / RESULT).write_text(json.dumps(result))
     shutil.rmtree(tmp_path / "direct_seed1" / "checkpoints")
-    monkeypatch.setattr(comparison, "_DIRECTORY", SimpleNamespace(value=tmp_path))
+    for flag, given in {"_DIRECTORY": tmp_path, "_MNIST_DIR": None, "_NUM_TEST": None}.items():
+        monkeypatch.setattr(comparison, flag, SimpleNamespace(value=given))
     monkeypatch.setattr(comparison, "score_line", None)
     with pytest.raises(ValueError, match="direct_seed1 holds no run with a checkpoint"):
         comparison.measure("flying_mnist", [comparison.Line("2 digits", "direct", "direct", {})])
