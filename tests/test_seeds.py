@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from experiments.static_shapes.config import get_config
-from nem_jax.config import SEED_MAPPINGS, build_experiment
+from nem_jax.config import build_experiment
+from nem_jax.config.training import SEED_MAPPINGS
 from nem_jax.training import loop
 from nem_jax.training.logs import METRICS, read_records
 from nem_jax.training.loop import Training

@@ -204,18 +204,20 @@ def test_shuffled_epochs_visit_every_example_once_but_for_an_odd_rest(tmp_path, 
 
 
 def test_a_run_that_began_with_other_weights_resumes_without_them(finished, tmp_path, monkeypatch):
-    source, compared = shutil.copytree(finished[0], tmp_path / "source"), {}
-    config = tiny(init_from=str(source))
-    monkeypatch.setattr(Checkpoints, "save", save_then_stop)
-    monkeypatch.setattr("nem_jax.training.run.check_alike", compared.__setitem__)
-    with pytest.raises(KeyboardInterrupt):
-        run(config, str(tmp_path / "run"))
-    assert compared["checkpoints and initial weights"] == f"False {weights_sha256(read_weights(source / WEIGHTS))}"
-    monkeypatch.undo()
+    source, compared, streams = shutil.copytree(finished[0], tmp_path / "source"), {}, []
+    config, begun_with = tiny(init_from=str(source)), weights_sha256(read_weights(source / WEIGHTS))
+    train = loop.train
+    monkeypatch.setattr(training_run, "train", lambda *args: streams.append(args[0].keys.train[0]) or train(*args))
+    with monkeypatch.context() as first:
+        first.setattr(Checkpoints, "save", save_then_stop)
+        first.setattr(training_run, "check_alike", compared.__setitem__)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, str(tmp_path / "run"))
+    assert compared["checkpoints and initial weights"] == f"False {begun_with}"
     shutil.rmtree(source)
     result = run(config, str(tmp_path / "run"))
     assert result["runs"][0]["epochs"] == 2
-    begun_with = weights_sha256(read_weights(finished[0] / WEIGHTS))
+    assert streams == [make_keys(0, given=begun_with).train] * 2
     assert result["initial_weights"] == {"source": str(source), "weights_sha256": begun_with}
     assert read_records(tmp_path / "run")[0]["valid_total"] < read_records(finished[0])[0]["valid_total"]
 
@@ -229,6 +231,16 @@ def test_each_stage_draws_anew_and_validates_alike():
     assert first.train[0] == make_keys(0).train  # what runs without stages draw from
     consumed = [jax.random.fold_in(first.train[0], step) for step in range(9)]
     assert second.train[0] not in consumed
+
+
+def test_a_run_from_given_weights_repeats_no_order_or_noise():
+    """Each weights', in each stage: streams of their own; validation and test stay what they are."""
+    runs = [(0, None), (1, None), *((stage, given) for stage in (0, 1) for given in ("00000000", "00000001", "f" * 64))]
+    drawn = [jax.tree.map(lambda key: tuple(jax.random.key_data(key).tolist()), make_keys(3, *run)) for run in runs]
+    for name in ("shuffle", "train"):
+        assert len({getattr(keys, name) for keys in drawn}) == len(runs)
+    for name in ("init", "validation", "test"):
+        assert len({getattr(keys, name) for keys in drawn}) == 1
 
 
 def staged():

@@ -43,7 +43,6 @@ def build_data(config: ConfigDict) -> Load:
         raise ValueError(f"data.seed is {data.seed}, but nothing is drawn from it: leave it at 0")
     if not stored:
         return generate
-    given_only_if(config, MNIST_OPTIONS, False, "data.path is None")
     load = functools.partial(load_hdf5, Path(data.path), sizes, num_frames=num_frames)
     return lambda: _checked(load(), data.image_size, data.num_objects)
 
@@ -53,6 +52,7 @@ def _build_generator(config: ConfigDict, sizes: tuple[int, int, int], num_frames
     of_digits = "data.generator is 'static_mnist' or 'flying_mnist'"
     given_exactly_if(config, "data.digits", generator in MNIST_GENERATORS, of_digits)
     given_only_if(config, MNIST_OPTIONS, generator in MNIST_GENERATORS, of_digits)
+    given_only_if(config, MNIST_OPTIONS, data.path is None, "data.path is None")
     if generator in MNIST_GENERATORS:
         frames = 1 if generator == "static_mnist" else num_frames
         return _build_mnist(config, sizes, frames)

@@ -46,6 +46,11 @@ def build_model(config: ConfigDict) -> NEM:
     choice(config, "training.remat", REMAT)
     if training.scan_unroll is not None:
         integer(config, "training.scan_unroll", 1, model.num_steps)
+    if training.remat != "none" and (training.scan_unroll or model.num_steps) == model.num_steps > 1:
+        raise ValueError(
+            f"training.remat {training.remat!r} needs training.scan_unroll below model.num_steps: where all EM steps "
+            "are laid out, XLA keeps what the backward pass was to compute again"
+        )
     pixel_dist = _build_pixel_dist(config)
     init, cell = _build_cell(config, pixel_dist)
     built = NEM(

@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from nem_jax import plots, provenance
-from nem_jax.config import build_stages
+from nem_jax.config import Experiment, build_stages
 from nem_jax.devices import check_alike, fetch, on_main, together
 from nem_jax.evaluation import Examined, describe_protocol, evaluate, examine, mean_std, summarise
 from nem_jax.training.loop import Training, train
@@ -47,21 +47,21 @@ def run(config: ConfigDict, workdir: str | Path, stop_now: bool = False) -> dict
     """
     path = Path(workdir)
     record = provenance.record()
-    given = (portable(to_json(config)), config.training.seed_devices, str(workdir), stop_now)
-    check_alike("configuration, workdir and code", str((given, record["git_revision"], record["versions"])))
+    asked = (portable(to_json(config)), config.training.seed_devices, str(workdir), stop_now)
+    check_alike("configuration, workdir and code", str((asked, record["git_revision"], record["versions"])))
     experiments = build_stages(config)
     on_main(lambda: check_trainable(path, config))  # before data are loaded, which may take minutes
-    stages = [Training.of(experiment) for experiment in experiments]
-    paths = stage_paths(path, len(stages))
+    paths = stage_paths(path, len(experiments))
     begun = together(lambda: _has_begun(paths[0], stop_now))
-    params = None if begun else initial_params(stages[0].experiment)
-    initial_sha256 = None if params is None else weights_sha256(take_seed(params, 0))
-    check_alike("checkpoints and initial weights", f"{begun} {initial_sha256}")
+    params = None if begun else initial_params(experiments[0])
+    initial = together(lambda: _initial_weights(path)) if begun else _describe_initial(experiments[0], params)
+    given = None if initial is None else initial["weights_sha256"]
+    check_alike("checkpoints and initial weights", f"{begun} {given}")
+    stages = [Training.of(experiment, given) for experiment in experiments]
     with contextlib.ExitStack() as held:
         on_main(lambda: held.enter_context(owned(path, config, record)))
         together(lambda: check_same(path, config))  # they all see the directory
-        if initial_sha256 is not None:  # what bears the source's name may change
-            initial = {"source": stages[0].experiment.init_from, "weights_sha256": initial_sha256}
+        if params is not None:
             on_main(lambda: write_json(path / INITIAL_WEIGHTS, initial))
         states: list[TrainState] = []
         for training, stage_path in zip(stages, paths, strict=True):
@@ -87,6 +87,19 @@ def _has_begun(path: Path, stop_now: bool) -> bool:
     if stop_now and not begun:
         raise ValueError(f"--stop_now: no epoch is finished in {path}, so that there is nothing to score")
     return begun
+
+
+def _describe_initial(experiment: Experiment, params: Params | None) -> dict[str, str | None] | None:
+    """What is recorded of the weights `[S]` that a run begins with, as what bears their name may change."""
+    if params is None:
+        return None
+    return {"source": experiment.init_from, "weights_sha256": weights_sha256(take_seed(params, 0))}
+
+
+def _initial_weights(path: Path) -> dict[str, str | None] | None:
+    """What the run in `path` recorded so."""
+    file = path / INITIAL_WEIGHTS
+    return json.loads(file.read_text()) if file.exists() else None
 
 
 def check_startable(config: ConfigDict, workdir: Path) -> None:
@@ -126,14 +139,14 @@ def _finish(
     plots.overview(*shown).savefig(path / OVERVIEW)
     np.savez_compressed((path / OVERVIEW).with_suffix(".npz"), **shown._asdict())
     write_weights(path / WEIGHTS, params)
-    initial = path / INITIAL_WEIGHTS
+    initial = _initial_weights(path)
     mean, std = mean_std([run["scores"] for run in runs])
     result = {
         "config": to_json(config),
         "protocol": describe_protocol(experiment.model, dataset, "test", experiment.noise, gamma_draws=1),
         "scores": {name: {"mean": mean[name], "std": std[name]} for name in mean},
         "runs": runs,
-        **({"initial_weights": json.loads(initial.read_text())} if initial.exists() else {}),
+        **({"initial_weights": initial} if initial else {}),
         **read_provenance(path),
     }
     write_json(path / RESULT, result)

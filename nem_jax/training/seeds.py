@@ -20,7 +20,7 @@ def in_sequence(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 MAPPINGS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {"vmap": jax.vmap, "sequence": in_sequence}
-"""How a function of one seed becomes one of several: `config.SEED_MAPPINGS`."""
+"""How a function of one seed becomes one of several: `config.training.SEED_MAPPINGS`."""
 
 
 def faster_mapping() -> str:
@@ -28,9 +28,9 @@ def faster_mapping() -> str:
     return "sequence" if jax.default_backend() == "cpu" else "vmap"
 
 
-def make_seed_keys(seeds: range, stage: int = 0) -> Keys:
-    """The random streams of each seed in one stage, `[S]`."""
-    return jax.tree.map(lambda *keys: jnp.stack(keys), *(make_keys(seed, stage) for seed in seeds))
+def make_seed_keys(seeds: range, stage: int = 0, given: str | None = None) -> Keys:
+    """The random streams of each seed in one stage, `[S]`; see `make_keys`."""
+    return jax.tree.map(lambda *keys: jnp.stack(keys), *(make_keys(seed, stage, given) for seed in seeds))
 
 
 def create_states(model: NEM, optimiser: Any, keys: Keys, params: Params | None = None) -> TrainState:

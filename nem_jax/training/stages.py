@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from nem_jax.config import Experiment, build_stages
+from nem_jax.devices import together
 from nem_jax.pretrained import Trained, load_pretrained, pretrained_names
 from nem_jax.training.loop import CHECKPOINTS, restore_best
 from nem_jax.training.seeds import take_seed
@@ -31,27 +32,42 @@ def load_trained(source: str, seed: int | None = None) -> Trained:
     validation loss. The configuration is that of the seed alone.
 
     Raises:
-        ValueError: there is neither, or both, or the run has not finished an epoch, or it has no such seed.
+        ValueError: see `find_trained`; or the run has no such seed.
     """
-    if source in pretrained_names():
-        if (Path(source) / CONFIG).exists():
-            raise ValueError(f"{source} is a run's directory and the name of weights of nem_jax: the run is ./{source}")
+    found = find_trained(source)
+    if found is None:
         trained = load_pretrained(source)
         _check_seed(seed, [trained.config.seed], source)
         return trained
-    workdir = Path(source)
-    if (workdir / CONFIG).exists():
+    config, experiment, path = found
+    _check_seed(seed, experiment.seeds, source)
+    best_params, best_loss = restore_best(experiment, path)
+    index = int(best_loss.argmin()) if seed is None else experiment.seeds.index(seed)
+    config.seed, config.num_seeds = experiment.seeds[index], 1
+    return Trained(experiment.model, take_seed(best_params, index), config)
+
+
+def find_trained(source: str) -> tuple[ConfigDict, Experiment, Path] | None:
+    """Of a run's directory its configuration and its last stage that has weights, with where they are; None: `source`
+    is a name that `load_pretrained` knows.
+
+    Raises:
+        ValueError: it is neither, or both, or the run has not finished an epoch.
+    """
+    workdir, names = Path(source), pretrained_names()
+    is_run = (workdir / CONFIG).exists()
+    if source in names:
+        if is_run:
+            raise ValueError(f"{source} is a run's directory and the name of weights of nem_jax: the run is ./{source}")
+        return None
+    if is_run:
         config = ConfigDict(json.loads((workdir / CONFIG).read_text()))
         stages = build_stages(config)
         for experiment, path in reversed(list(zip(stages, stage_paths(workdir, len(stages)), strict=True))):
             if has_checkpoint(path):
-                _check_seed(seed, experiment.seeds, source)
-                best_params, best_loss = restore_best(experiment, path)
-                index = int(best_loss.argmin()) if seed is None else experiment.seeds.index(seed)
-                config.seed, config.num_seeds = experiment.seeds[index], 1
-                return Trained(experiment.model, take_seed(best_params, index), config)
-    names = ", ".join(pretrained_names())
-    raise ValueError(f"{source} holds no run with a checkpoint, and is none of the trained weights {names}")
+                return config, experiment, path
+    listed = ", ".join(names)
+    raise ValueError(f"{source} holds no run with a checkpoint, and is none of the trained weights {listed}")
 
 
 def _check_seed(seed: int | None, seeds: Sequence[int], source: str) -> None:
@@ -75,6 +91,7 @@ def initial_params(experiment: Experiment) -> Params | None:
     if source is None:
         return None
     try:
+        together(lambda: find_trained(source))  # all see it, before the first of them waits for the others to load it
         params = load_trained(source).params
     except ValueError as error:
         raise ValueError(f"training.init_from: {error}") from error

@@ -16,6 +16,8 @@ from nem_jax.types import Params, PRNGKey
 _STREAM = 1
 _STAGES = 2**31
 """Folded in with a stage's number: no step or epoch gets there, and smaller numbers are theirs."""
+_GIVEN_WEIGHTS = 2**32 - 1
+"""Folded in before the given weights' hash: no stage gets there."""
 
 
 class Keys(NamedTuple):
@@ -47,18 +49,23 @@ class TrainState(NamedTuple):
     """Number (from 1) of the step that was not finite, and not taken, or after which validation was not; 0: none."""
 
 
-def make_keys(seed: int, stage: int = 0) -> Keys:
+def make_keys(seed: int, stage: int = 0, given: str | None = None) -> Keys:
     """The random streams of `seed`; each stage (number from 0) shuffles and draws anew, and validates as the others.
+
+    So does a run that began with given weights, of whose SHA-256 `given` is the hexadecimal form: it would repeat the
+    order and noise that made them.
 
     With jax's counter-based keys they coincide with the keys of five validation examples of data of the same seed.
     That changes nothing (a stream draws other numbers than a generator of images), and resumed runs rely on it.
     """
     keys = Keys(*jax.random.split(jax.random.fold_in(jax.random.key(seed), _STREAM), len(Keys._fields)))
-    if stage == 0:
-        return keys
-    return keys._replace(
-        shuffle=jax.random.fold_in(keys.shuffle, _STAGES + stage), train=jax.random.fold_in(keys.train, _STAGES + stage)
-    )
+
+    def apart(key: PRNGKey) -> PRNGKey:
+        if given is not None:
+            key = jax.random.fold_in(jax.random.fold_in(key, _GIVEN_WEIGHTS), int(given[:8], 16))
+        return key if stage == 0 else jax.random.fold_in(key, _STAGES + stage)
+
+    return keys._replace(shuffle=apart(keys.shuffle), train=apart(keys.train))
 
 
 def draw_key(seed: int, draw: int) -> PRNGKey:

@@ -28,11 +28,16 @@ class WorkdirError(ValueError):
     """The directory cannot be used for this run; no file of a run in it was changed."""
 
 
-def write_json(path: Path, content: Any) -> None:
+def replace_text(path: Path, text: str) -> None:
     """Write atomically: a kill leaves the old file or the new one."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.write_text(text)
     os.replace(temporary, path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """`replace_text` by JSON."""
+    replace_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def to_json(config: ConfigDict) -> dict[str, Any]:
@@ -52,7 +57,7 @@ _HOW_TO_COMPUTE = ("seed_mapping", "remat", "scan_unroll", "num_microbatches", "
 def comparable(config: dict[str, Any]) -> dict[str, Any]:
     """What fixes the numbers of a run, up to rounding: without the fields of `training` that say how to compute them.
 
-    A run resumes with others of these, for instance with `remat` after memory was short.
+    A run resumes with others of these, for instance with more microbatches after memory was short.
     """
     kept = portable(config)
     return {**kept, "training": {name: new for name, new in kept["training"].items() if name not in _HOW_TO_COMPUTE}}
