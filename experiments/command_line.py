@@ -1,11 +1,15 @@
 """The command line of every experiment: flags in, one sentence out where they are wrong."""
 
 import contextlib
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import jax
 from absl import app, flags, logging
+from ml_collections import ConfigDict
+
+from nem_jax.config.fields import default_config
 
 _COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache", None, "directory that keeps compiled programs: a second start of the same run compiles nothing"
@@ -40,6 +44,18 @@ def launch(main: Callable[[], object]) -> None:
     app.run(guarded, flags_parser=_parse)
 
 
+def allow_only(names: Collection[str], why: str) -> None:
+    """No other flag of a command is given.
+
+    Raises:
+        ValueError: one is, and nothing would read it.
+    """
+    for module, defined in flags.FLAGS.flags_by_module_dict().items():
+        for flag in defined if not module.startswith("absl") else []:
+            if flag.present and flag.name not in names:
+                raise ValueError(f"--{flag.name} is given, but {why}")
+
+
 def _list_in_help() -> None:
     """absl's --help lists the flags of the main module alone: add those of the modules that it is made of."""
     for module, defined in flags.FLAGS.flags_by_module_dict().items():
@@ -56,7 +72,24 @@ def _parse(argv: list[str]) -> list[str]:
         sys.exit(f"error: {message.removeprefix('ValueError: ')}")
     except OSError as error:
         sys.exit(f"error: {error}")
-    except AttributeError as error:
-        field = str(error).strip("\"'")
-        given = next((arg for arg in argv[1:] if f".{field}=" in arg), field)
-        sys.exit(f"error: {given}: the configuration has no field {field!r}")
+    except (AttributeError, KeyError):
+        unknown = _unknown_field(argv)
+        if unknown is None:  # the config file's own fault
+            raise
+        sys.exit(f"error: {unknown}")
+
+
+def _unknown_field(argv: list[str]) -> str | None:
+    """What is wrong with the first --config.FIELD that is no field: ml_collections has a wording for each way to miss
+    one, and some of them leave with a traceback.
+    """
+    for arg in argv[1:]:
+        found = re.match(r"--?config\.([\w.]+)", arg)
+        section, place = default_config(), "the configuration"
+        for name in found[1].split(".") if found else []:
+            if not isinstance(section, ConfigDict):
+                return f"{arg}: {place} has no fields"
+            if name not in section:
+                return f"{arg}: {place} has no field {name!r}, only {', '.join(section)}"
+            section, place = section[name], name
+    return None

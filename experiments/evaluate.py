@@ -11,8 +11,8 @@ from absl import flags
 
 from experiments.command_line import launch
 from experiments.output import OUTPUT, beside, make_room
-from experiments.subject_flags import NUM_TEST, SEED, flag_fields, trained_name
-from experiments.trained import describe_subject, evaluate_subject, load_subject, without_noise
+from experiments.subject_flags import NUM_TEST, load_flagged, trained_name
+from experiments.trained import describe_subject, evaluate_subject, without_noise
 from nem_jax import provenance
 from nem_jax.data.split import SPLITS
 from nem_jax.evaluation import mean_std, summarise
@@ -24,7 +24,7 @@ _NUM_COMPONENTS = flags.DEFINE_integer("num_components", None, "K, if not the tr
 _NUM_OBJECTS = flags.DEFINE_integer("num_objects", None, "objects per example, if not the trained", lower_bound=1)
 _GENERATOR = flags.DEFINE_string("generator", None, "the data, if not the trained: see config.data.generator")
 _GAMMA_DRAWS = flags.DEFINE_integer("gamma_draws", 1, "repeat with so many initial gammas and noises", lower_bound=1)
-_NUM_DRAWS = flags.DEFINE_integer("num_draws", None, "initial gammas, of which the likeliest result is scored")
+_NUM_DRAWS = flags.DEFINE_integer("num_draws", None, "initial gammas, of which the likeliest result is scored", 1)
 _CLEAN = flags.DEFINE_boolean("clean", False, "no input noise (the default is the training's, as in the original)")
 
 
@@ -36,13 +36,12 @@ def main() -> None:
     if OUTPUT.value:
         make_room(Path(OUTPUT.value))
     fields = {
-        **flag_fields(),
         "model.num_components": _NUM_COMPONENTS.value,
         "model.num_draws": _NUM_DRAWS.value,
         "data.num_objects": _NUM_OBJECTS.value,
         "data.generator": _GENERATOR.value,
     }
-    subject = load_subject(source, fields, seed=SEED.value)
+    subject = load_flagged(source, fields)
     subject = without_noise(subject) if _CLEAN.value else subject
     print(f"seed {subject.trained.seed} of {source}")
     draws = []

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from experiments.command_line import allow_only
 from experiments.output import OUTPUT, beside, make_room
 from nem_jax import provenance
 from nem_jax.training.workdir import write_json
@@ -38,14 +39,20 @@ def produce(
     measure: Callable[[], Measured],
     draw: Callable[[dict[str, Any], dict[str, np.ndarray], Path], None],
     has_arrays: bool = False,
+    drawing: tuple[str, ...] = (),
 ) -> None:
     """Measure and write, or read, the numbers; then `draw(record, arrays, path without suffix)`.
 
     The path is --output, or else `default()`, which may need other flags. `has_arrays`: `measure` returns some.
+    `drawing`: flags that `default` or `draw` read.
 
     Raises:
-        ValueError: there are numbers already, which are not replaced; or none to draw from.
+        ValueError: there are numbers already, which are not replaced; or none to draw from, or a flag that has no
+            effect on that.
     """
+    if _REDRAW.value:
+        kept = ("redraw", "output", "trained", "compilation_cache", *drawing)
+        allow_only(kept, "--redraw draws the numbers that are there")
     path = Path(OUTPUT.value) if OUTPUT.value else default()
     file, arrays_file = beside(path, ".json"), beside(path, ".npz")
     for needed in [file, arrays_file] if has_arrays else [file]:

@@ -1,5 +1,6 @@
 """The flag of commands that write files, --output, and where these lie."""
 
+import tempfile
 from pathlib import Path
 
 from absl import flags
@@ -12,20 +13,30 @@ SUFFIXES = (".json", ".npz", ".png", ".gif", "_sequence.png")
 
 
 def make_room(path: Path) -> None:
-    """Before anything is computed: no file `beside` the path is there, its directory is.
+    """Before anything is computed: no file `beside` the path is there, and files can be written there.
 
     Raises:
-        ValueError: one exists, or its directory cannot be made.
+        ValueError: one exists, or they cannot.
     """
     for file in (beside(path, suffix) for suffix in SUFFIXES):
         if file.exists():
-            raise ValueError(f"{file} exists already: remove it first (a figure is drawn again by --redraw)")
+            raise ValueError(
+                f"{file} exists already: remove it or give another --output (a figure is drawn again by --redraw)"
+            )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
     except OSError as error:
         raise ValueError(f"output {path} cannot be written: {error.strerror}") from error
 
 
 def beside(path: Path, suffix: str = ".png") -> Path:
-    """The file of a figure with this suffix: names may have dots."""
+    """The file of a figure with this suffix: names may have dots.
+
+    Raises:
+        ValueError: `path` has no name to put it after.
+    """
+    if not path.name:
+        raise ValueError(f"output must be a path of files, without their suffix, got {str(path)!r}")
     return path.with_name(path.name + suffix)

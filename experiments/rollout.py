@@ -16,8 +16,8 @@ from experiments import figure
 from experiments.command_line import launch
 from experiments.output import beside
 from experiments.shared_flags import define_example
-from experiments.subject_flags import SEED, flag_fields, trained_name
-from experiments.trained import check_example, describe_subject, load_subject
+from experiments.subject_flags import load_flagged, trained_name
+from experiments.trained import check_example, describe_subject
 from nem_jax import charts, plots
 from nem_jax.evaluation import over_split, quartiles, rollout_batch
 from nem_jax.model import to_frames
@@ -30,8 +30,7 @@ _NUM_AHEAD = flags.DEFINE_integer("num_ahead", 20, "steps on the model's own pre
 
 def measure() -> figure.Measured:
     """Error of each step over the test set; prediction, gamma and psi of one example."""
-    fields = {**flag_fields(), "model.num_draws": 1}
-    subject = load_subject(trained_name(), fields, _NUM_AHEAD.value, SEED.value)
+    subject = load_flagged(trained_name(), {"model.num_draws": 1}, _NUM_AHEAD.value)
     check_example(subject, _EXAMPLE.value)
     model, params, dataset = subject.experiment.model, subject.params, subject.dataset
     key, split, index = draw_key(subject.trained.seed, 0), dataset.splits["test"], np.array([_EXAMPLE.value])

@@ -14,8 +14,8 @@ from experiments import figure
 from experiments.command_line import launch
 from experiments.output import beside
 from experiments.shared_flags import define_example
-from experiments.subject_flags import SEED, flag_fields, trained_name
-from experiments.trained import check_example, describe_subject, load_subject
+from experiments.subject_flags import load_flagged, trained_name
+from experiments.trained import check_example, describe_subject
 from nem_jax import plots
 from nem_jax.evaluation import examine
 from nem_jax.training.state import draw_key
@@ -26,7 +26,7 @@ _EVERY = flags.DEFINE_integer("every", 1, "the picture shows one step in so many
 
 def measure() -> figure.Measured:
     """The example's inputs, targets, gamma and psi at each step."""
-    subject = load_subject(trained_name(), flag_fields(), seed=SEED.value)
+    subject = load_flagged(trained_name())
     check_example(subject, _EXAMPLE.value)
     experiment = subject.experiment
     key, index = draw_key(subject.trained.seed, 0), np.array([_EXAMPLE.value])
@@ -48,7 +48,7 @@ def main() -> None:
     def default() -> Path:
         return figure.own(f"sequence_{Path(trained_name()).name}_{_EXAMPLE.value}")
 
-    figure.produce(default, measure, draw, has_arrays=True)
+    figure.produce(default, measure, draw, has_arrays=True, drawing=("example", "every"))
 
 
 if __name__ == "__main__":

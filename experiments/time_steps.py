@@ -13,8 +13,8 @@ import numpy as np
 from experiments import figure
 from experiments.command_line import launch
 from experiments.output import beside
-from experiments.subject_flags import SEED, flag_fields, trained_name
-from experiments.trained import describe_subject, evaluate_subject, load_subject
+from experiments.subject_flags import load_flagged, trained_name
+from experiments.trained import describe_subject, evaluate_subject
 from nem_jax import charts
 from nem_jax.evaluation import quartiles
 
@@ -36,7 +36,7 @@ def measure() -> figure.Measured:
     """AMI (max) at each step of all test examples, for each of the weights."""
     curves = {}
     for name, source in names().items():
-        subject = load_subject(source, {**flag_fields(), "model.scored_steps": "all"}, seed=SEED.value)
+        subject = load_flagged(source, {"model.scored_steps": "all"})
         ami = np.asarray(evaluate_subject(subject).scores.ami_max)
         trained_steps = subject.trained.model.num_steps
         curves[name] = {**describe_subject(subject), "trained_steps": trained_steps, "ami_max": quartiles(ami)}

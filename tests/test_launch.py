@@ -77,6 +77,16 @@ def test_compiled_programs_are_not_kept_in_a_runs_directory(launch, tmp_path, as
     assert not (tmp_path / "run").exists()
 
 
+def test_a_second_start_compiles_nothing(launch, tmp_path):
+    cache, kept = tmp_path / "cache", []
+    small = ("--trained=static_shapes_n_em", "--num_test=4", "--num_steps=2", f"--compilation_cache={cache}")
+    for _ in range(2):
+        assert launch("experiments.evaluate", *small).returncode == 0
+        kept.append({file.name for file in cache.glob("*-cache")})
+    assert kept[0]
+    assert kept[1] == kept[0]
+
+
 @pytest.mark.smoke
 def test_the_weights_are_scored_again_with_other_k_and_t(finished, launch, tmp_path, assert_one_sentence):
     path, _ = finished
@@ -117,10 +127,13 @@ def test_the_weights_are_scored_again_with_other_k_and_t(finished, launch, tmp_p
     [
         (["--config.model.num_components=0"], "model.num_components must be an integer of at least 1, got 0"),
         (["--config.model.num_components=1.5"], "num_components=1.5"),
-        (["--config.model.nope=1"], "--config.model.nope=1: the configuration has no field 'nope'"),
+        (["--config.model.nope=1"], "--config.model.nope=1: model has no field 'nope', only cell, "),
+        (["--config.model.num_component=1"], "num_component=1: model has no field 'num_component', only cell, "),
+        (["--config.modle.num_steps=1"], "num_steps=1: the configuration has no field 'modle', only data, "),
+        (["--config.model.num_steps.x=1"], "--config.model.num_steps.x=1: num_steps has no fields"),
         (["--nope=1"], "Unknown command line flag 'nope'"),
         (["smoke"], "'smoke' is no flag"),
-        (["--config.model.k=3"], "--config.model.k=3: the configuration has no field 'k'"),
+        (["--config.model.k=3"], "--config.model.k=3: model has no field 'k', only "),
         (["--process_id=1", "--timeout=9"], "--process_id, --timeout: given, but used only with --coordinator"),
         (["--coordinator=10.0.0.1:1", "--process_id=1"], "--coordinator needs --num_processes and --process_id"),
         (["--config.stages=({},"], "--config.stages=({},: Error while parsing string"),

@@ -104,7 +104,7 @@ def test_scores_on_other_data_and_with_another_model(runs, launch, tmp_path):
     assert len(scores) == 4
 
 
-def test_a_table_has_each_line_that_has_weights(runs, launch, tmp_path):
+def test_a_table_has_each_line_that_has_weights(runs, launch, tmp_path, assert_one_sentence):
     arguments = (f"--directory={runs}", f"--output={tmp_path / 'table'}", "--num_test=32")  # as many as the runs have
     done = launch("experiments.flying_shapes.table_1", *arguments)
     assert done.returncode == 0, done.stderr
@@ -121,7 +121,9 @@ def test_a_table_has_each_line_that_has_weights(runs, launch, tmp_path):
     others = ("rnn_em_3_5", "rnn_em_5_3", "rnn_em_5_5")
     assert record["without_weights"] == [name for name in others if f"flying_shapes_{name}" not in pretrained_names()]
     (tmp_path / "table.png").unlink()
-    assert launch("experiments.flying_shapes.table_1", *arguments, "--redraw").returncode == 0
+    redraw = ("experiments.flying_shapes.table_1", f"--output={tmp_path / 'table'}", "--redraw")
+    assert_one_sentence(launch(*redraw, "--num_test=8"), "--num_test is given, but --redraw draws the numbers")
+    assert launch(*redraw).returncode == 0
     assert (tmp_path / "table.png").exists()
 
 
@@ -234,8 +236,15 @@ def test_a_figure_is_not_replaced_and_not_drawn_from_nothing(runs, launch, tmp_p
     (tmp_path / "figure.json").write_text("{}")
     assert_one_sentence(launch(*redrawn), "figure.npz does not exist: there is nothing to redraw")
     assert_one_sentence(
-        launch(*arguments), "figure.json exists already: remove it first (a figure is drawn again by --redraw)"
+        launch(*arguments),
+        "figure.json exists already: remove it or give another --output (a figure is drawn again by --redraw)",
     )
+    assert_one_sentence(
+        launch(*redrawn, "--every=2", "--seed=1"), "--seed is given, but --redraw draws the numbers that are there"
+    )
+    nowhere = ("experiments.sequence", "--trained=flying_shapes_rnn_em_3_3")
+    assert_one_sentence(launch(*nowhere, "--output=/proc/figure"), "output /proc/figure cannot be written")
+    assert_one_sentence(launch(*nowhere, "--output=."), "output must be a path of files, without their suffix, got '.'")
 
 
 def test_a_sequence_is_drawn_and_animated(runs, launch, tmp_path):
@@ -271,8 +280,7 @@ def test_the_curve_is_of_the_ami_that_its_axis_names(monkeypatch):
     scores = SimpleNamespace(ami_max=np.full((4, 2), 0.25), ami_arithmetic=np.full((4, 2), 0.75))
     subject = SimpleNamespace(trained=SimpleNamespace(model=SimpleNamespace(num_steps=1)))
     for name, stub in {
-        "names": lambda: {"a": "a"}, "flag_fields": dict, "SEED": SimpleNamespace(value=None),
-        "load_subject": lambda *_, **__: subject, "describe_subject": lambda _: {},
+        "names": lambda: {"a": "a"}, "load_flagged": lambda *_: subject, "describe_subject": lambda _: {},
         "evaluate_subject": lambda _: SimpleNamespace(scores=scores),
     }.items():  # fmt: skip
         monkeypatch.setattr(time_steps, name, stub)
