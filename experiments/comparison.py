@@ -100,7 +100,9 @@ def find_weights(experiment: str, name: str, directory: Path) -> list[TrainedWei
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"the runs of {name} in {directory} must hold different seeds, got {seeds}")
     packaged = weights_name(experiment, name)
-    return found or [TrainedWeights(packaged, {})] * (packaged in pretrained_names())
+    if not found and packaged in pretrained_names():
+        return [TrainedWeights(packaged, {})]
+    return found
 
 
 def load_line(line: Line, found: list[TrainedWeights]) -> list[Subject]:

@@ -26,7 +26,7 @@ OF_RUNS = ("git_revision", "command", "earlier_starts", "hardware", "versions")
 
 def of_result(result: dict[str, Any], curves: list[dict[str, list[float]]]) -> Record:
     """The record of one finished run, of one seed or several, and of their `learning_curves`; see `joined`."""
-    runs = result["runs"]
+    runs, of_run = result["runs"], {"earlier_starts": [], **result}
     return {
         "experiment": result["config"]["experiment"],
         "config": without_seeds(result["config"]),
@@ -37,7 +37,7 @@ def of_result(result: dict[str, Any], curves: list[dict[str, list[float]]]) -> R
         "stages": [run.get("stages", []) for run in runs],
         "failed_at_step": [run.get("failed_at_step") for run in runs],
         "learning_curves": curves,
-        **{name: [{"earlier_starts": [], **result}[name]] for name in OF_RUNS},
+        **{name: [of_run[name]] for name in OF_RUNS},
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from absl import flags
 
 from experiments.command_line import launch
+from nem_jax.training.workdir import replace_text
 
 HERE = Path(__file__).parent
 README = HERE / "README.md"
@@ -29,19 +30,25 @@ def render(records: list[dict[str, Any]], files: list[str]) -> str:
 
 
 def generate() -> str:
-    """README.md with the table that the json files make."""
+    """README.md with the table that the json files make.
+
+    Raises:
+        ValueError: it lacks the lines around the table.
+    """
     files = sorted(HERE.glob("*/results/*.json"))
     records = [json.loads(file.read_text()) for file in files]
     names = [file.relative_to(HERE).as_posix() for file in files]
     text = README.read_text()
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise ValueError(f"{README} must have the lines {BEGIN} and {END} once each: the table goes between them")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{render(records, names)}\n{END}{after}"
 
 
 def write() -> None:
     """Bring README.md up to date."""
-    README.write_text(generate())
+    replace_text(README, generate())
 
 
 def _row(record: dict[str, Any], file: str) -> str:

@@ -54,6 +54,7 @@ def load_subject(
             config.data.digits = "mnist"
     for field, new in changes.items():
         set_value(config, field, new)
+    config.training.remat = "none"  # there is no backward pass
     if config.training.scan_unroll is not None:  # how training was computed; T may be less here
         config.training.scan_unroll = min(config.training.scan_unroll, config.model.num_steps)
     if config.data.generator == "published_shapes":

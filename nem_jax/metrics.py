@@ -174,7 +174,8 @@ def ari_from_table(table: Int[Array, "G K"]) -> Float[Array, ""]:
     """Adjusted Rand index (Hubert and Arabie, 1985).
 
     It counts the pairs of pixels that are together in both partitions, only in the groups, only in the labels and in
-    neither: exact integers. The denominator adds positive terms, so that float32 loses nothing.
+    neither: exact integers. The denominator adds positive terms, so that float32 loses nothing. NaN of more than
+    `MAX_PIXELS` pixels, whose pairs int32 cannot count.
     """
     chex.assert_rank(table, 2)
     dtype = jnp.result_type(float)
@@ -185,7 +186,8 @@ def ari_from_table(table: Int[Array, "G K"]) -> Float[Array, ""]:
     identical = (only_groups == 0) & (only_labels == 0)
     tp, fn, fp, tn = (pairs.astype(dtype) for pairs in (both, only_groups, only_labels, neither))
     denominator = (tp + fn) * (fn + tn) + (tp + fp) * (fp + tn)
-    return jnp.where(identical, 1.0, 2 * (tp * tn - fn * fp) / jnp.where(identical, 1.0, denominator))
+    score = jnp.where(identical, 1.0, 2 * (tp * tn - fn * fp) / jnp.where(identical, 1.0, denominator))
+    return jnp.where(table.sum() <= MAX_PIXELS, score, jnp.nan)
 
 
 def ami(

@@ -41,7 +41,8 @@ class NEM:
         inter_weight: weight of the inter-cluster loss.
         num_draws: initial gammas that `infer_likeliest` tries; training draws one.
         scan_unroll: EM steps per loop body; None lays out all of them, which is fastest on CPU.
-        remat: what the backward pass computes again, see `nem_jax.unrolling.REMAT`.
+        remat: what the backward pass computes again, see `nem_jax.unrolling.REMAT`; it
+            needs `scan_unroll` below T.
     """
 
     init: Callable[[PRNGKey], Params]
@@ -128,8 +129,8 @@ def infer_likeliest(
 ) -> tuple[Trajectory, jax.Array]:
     """`infer` from `model.num_draws` initial gammas, each with its own noise; the one that explains x best is kept.
 
-    That is the lowest `losses.loss_upper_bound` after the last step, which knows neither gamma nor true groups. One
-    draw is `infer` itself.
+    That is the lowest `losses.loss_upper_bound` after the last step, which knows neither gamma nor true groups, but the
+    target: a prediction kept so is no forecast. One draw is `infer` itself.
     """
     if model.num_draws == 1:
         return infer(model, params, key, x)

@@ -54,6 +54,7 @@ def unroll(
         x: clean targets.
         scan_unroll: how many steps, at most T, a loop body lays out (compiled size against speed; same numbers).
         remat: one of `REMAT`: memory against time, the same numbers. 'all' keeps T states, and all else of one step.
+            Where all steps are laid out XLA undoes it.
 
     Returns:
         The T states after each step.

@@ -1,5 +1,8 @@
 """What `experiments.benchmark` measures, on a small model; times themselves are not asserted."""
 
+import gzip
+import json
+
 import pytest
 
 from experiments.benchmark import contests, measure
@@ -87,6 +90,8 @@ def test_an_unknown_contest_is_one_sentence():
         contests.main("mnist")
 
 
-def test_a_trace_can_be_opened(command, tmp_path):
+def test_tensorboard_and_perfetto_find_a_trace(command, tmp_path):
     command.profile(str(tmp_path))
     assert list(tmp_path.rglob("*.xplane.pb"))
+    (trace,) = tmp_path.rglob("perfetto_trace.json.gz")
+    assert json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]

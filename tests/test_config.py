@@ -176,6 +176,8 @@ def test_every_field_is_read(config, monkeypatch):
         ({**CONV, "model__dense_size": 0}, "model.dense_size must be an integer of at least 1, got 0"),
         ({**CONV, "model__features": (3, 3, 3)}, "data.image_size must be a multiple of 8 for the 3 convolutions"),
         ({"training__remat": "some"}, "training.remat must be one of 'none', 'elementwise', 'all', got 'some'"),
+        ({"training__remat": "all"}, "training.remat 'all' needs training.scan_unroll below model.num_steps"),
+        ({"training__remat": "all", "training__scan_unroll": 15}, "needs training.scan_unroll below model.num_steps"),
         ({"data__path": "nowhere.h5"}, "data.path: there is no file nowhere.h5"),
         ({"data__path": "nowhere.h5", "data__image_size": 1}, "data.path: there is no file nowhere.h5"),
         (
@@ -301,8 +303,9 @@ def test_each_field_reaches_the_data(generator):
 
 @pytest.mark.parametrize(("field", "new"), [("remat", "all"), ("scan_unroll", 2)])
 def test_models_that_differ_in_how_they_train_alone_are_two(field, new):
-    model = build_experiment(changed(**{f"training__{field}": new})).model
-    assert getattr(model, field) == new != getattr(build_experiment(get_config("rnn_em")).model, field)
+    plain = {"training__scan_unroll": 1}
+    model = build_experiment(changed(**{**plain, f"training__{field}": new})).model
+    assert getattr(model, field) == new != getattr(build_experiment(changed(**plain)).model, field)
 
 
 def test_models_that_differ_in_the_image_size_alone_are_two():
@@ -490,7 +493,7 @@ def rates(**training):
 def test_the_learning_rate_rises_and_falls_by_epochs():
     np.testing.assert_allclose(rates(max_epochs=6), 0.1, rtol=1e-4)
     warmed = rates(max_epochs=6, warmup_epochs=2)
-    np.testing.assert_allclose(warmed, 0.1 * np.minimum(np.arange(12) / 4, 1), atol=1e-5)
+    np.testing.assert_allclose(warmed, 0.1 * np.minimum((1 + np.arange(12)) / 5, 1), atol=1e-5)
     falling = rates(max_epochs=6, warmup_epochs=2, decay="cosine")
     np.testing.assert_allclose(falling[4:], 0.05 * (1 + np.cos(np.pi * np.arange(8) / 8)), atol=1e-5)
     np.testing.assert_allclose(falling[:4], warmed[:4], atol=1e-5)

@@ -214,6 +214,7 @@ def test_ill_conditioned_tables(table):
 
 
 def test_too_large_an_image_is_refused():
+    assert np.isnan(metrics.ari_from_table(jnp.array([[60_000, 10], [20, 60_000]])))
     image = _image(np.zeros(metrics.MAX_PIXELS + 1))
     with pytest.raises(ValueError, match="at most 65536 pixels per image, got 65537"):
         metrics.contingency(image, image, image == 0, num_groups=1, num_components=1)

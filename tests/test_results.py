@@ -49,6 +49,20 @@ def test_the_table_is_what_the_files_say():
     assert table.README.read_text() == table.generate()
 
 
+def test_a_document_without_its_markers_is_left_alone(tmp_path, monkeypatch):
+    document = tmp_path / "README.md"
+    monkeypatch.setattr(table, "README", document)
+    for text in (f"text\n{table.BEGIN}\n", f"{table.BEGIN}\n{table.END}\n" * 2):
+        document.write_text(text)
+        with pytest.raises(ValueError, match=r"README.md must have the lines .* once each"):
+            table.write()
+        assert document.read_text() == text
+    document.write_text(f"before {table.BEGIN} old {table.END} after")
+    table.write()
+    assert document.read_text().startswith(f"before {table.BEGIN}\n| experiment |")
+    assert document.read_text().endswith(f"|\n{table.END} after")
+
+
 @pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.stem)
 def test_a_result_is_complete(file):
     record = json.loads(file.read_text())

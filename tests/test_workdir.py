@@ -66,7 +66,7 @@ def test_another_configuration_is_refused_by_its_fields(tmp_path):
 def test_a_run_resumes_with_less_memory_but_not_with_another_batch(tmp_path):
     open_workdir(tmp_path, get_config("smoke"))
     smaller = get_config("smoke")
-    smaller.training.remat, smaller.training.num_microbatches = "all", 4
+    smaller.training.remat, smaller.training.scan_unroll, smaller.training.num_microbatches = "all", 1, 4
     smaller.training.seed_devices = 2  # another machine
     open_workdir(tmp_path, smaller)
     smaller.training.batch_size = 32

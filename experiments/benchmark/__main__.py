@@ -22,7 +22,7 @@ from experiments import figure
 from experiments.benchmark.contests import CONTESTS
 from experiments.benchmark.convolutional import paper_config
 from experiments.benchmark.measure import flop_per_example, growth, matmul_peak, training_step
-from experiments.command_line import launch
+from experiments.command_line import allow_only, launch
 from experiments.output import beside
 from experiments.static_shapes.config import get_config as static_shapes
 from nem_jax import charts
@@ -109,11 +109,14 @@ def _measure_pytorch() -> dict[str, Any] | None:
     found: dict[str, Any] = {"version": importlib.metadata.version("torch")}
     for name, make in CONTESTS.items():
         contest = make()
-        times, memories = contest.step_times(), contest.memory()
-        print(f"{name}\n{contest.report(times, memories)}")
+        difference, times, memories = contest.difference(), contest.step_times(), contest.memory()
+        print(f"{name}: loss and gradients differ by {difference:.1e}\n{contest.report(times, memories)}")
         found[name] = {
-            who: {"ms": float(np.median(values)), "min_ms": min(values), **memories[who]._asdict()}
-            for who, values in times.items()
+            "difference": difference,
+            "steps": {
+                who: {"ms": float(np.median(values)), "min_ms": min(values), **memories[who]._asdict()}
+                for who, values in times.items()
+            },
         }
     return found
 
@@ -132,7 +135,7 @@ def draw(record: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> N
 
 def profile(directory: str) -> None:
     """A trace of some steps of RNN-EM on static shapes."""
-    with jax.profiler.trace(directory):
+    with jax.profiler.trace(directory, create_perfetto_trace=True):
         training_step(static_shapes("rnn_em"))
     print(f"trace: {directory}")
 
@@ -140,6 +143,7 @@ def profile(directory: str) -> None:
 def main() -> None:
     """What the flags name."""
     if _PROFILE.value is not None:
+        allow_only(("profile", "compilation_cache"), "--profile writes a trace, no more")
         profile(_PROFILE.value)
     else:
         figure.produce(lambda: figure.results("benchmark", jax.default_backend()), measure, draw)

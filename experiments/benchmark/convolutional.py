@@ -38,7 +38,7 @@ def _torch_model(name: str) -> Any:
     prepare_torch()
     model, size = paper_config(name).model, paper_config(name).data.image_size
     binary = model.pixel_dist == "bernoulli"
-    return ConvRNNEM(size, tuple(model.features), model.hidden_size, model.num_components, binary)
+    return ConvRNNEM(size, tuple(model.features), model.dense_size, model.hidden_size, model.num_components, binary)
 
 
 def _build_torch(name: str, channels_last: bool = False, compiled: bool = False) -> Run:
@@ -80,9 +80,9 @@ def as_torch(params: dict[str, Any], side: int) -> dict[str, np.ndarray]:
     names = {"rnn": "rnn", "rnn_norm": "rnn_norm"}
     for layer in range(num_layers):
         names[f"encoder_conv_{layer}"] = f"encoder.{3 * layer}"
-        names[f"encoder_norm_{layer}"] = f"encoder.{3 * layer + 1}.norm"
+        names[f"encoder_norm_{layer}"] = f"encoder.{3 * layer + 1}"
         names[f"decoder_conv_{layer}"] = f"decoder.{9 + 5 * layer}"
-        names[f"decoder_norm_{layer}"] = f"decoder.{10 + 5 * layer}.norm"
+        names[f"decoder_norm_{layer}"] = f"decoder.{10 + 5 * layer}"
     names["output"] = names[f"decoder_conv_{num_layers - 1}"]
     names["encoder_dense"], names["encoder_dense_norm"] = (f"encoder.{3 * num_layers + i}" for i in (1, 2))
     for layer in (0, 1):

@@ -5,7 +5,6 @@ its initial gamma. PyTorch's is `torch_rnn_em.RNNEM` with backward and Adam on r
 First both must give the same loss and gradients."""
 
 import functools
-import math
 from typing import Any
 
 import numpy as np
@@ -28,8 +27,8 @@ def _torch_model(experiment: Experiment) -> Any:
     from experiments.benchmark.torch_rnn_em import RNNEM
 
     prepare_torch()
-    model, num_pixels = experiment.model, math.prod(experiment.load_data().image_shape)
-    noise_prob = get_config("rnn_em").model.noise_prob
+    config = get_config("rnn_em")
+    model, num_pixels, noise_prob = experiment.model, config.data.image_size**2, config.model.noise_prob
     return RNNEM(num_pixels, model.hidden_size, model.num_components, model.num_steps, noise_prob, model.epsilon)
 
 

@@ -15,21 +15,15 @@ LAYER_NORM_EPSILON = 1e-12
 E_SIGMA = 0.25
 
 
-class ImageNorm(nn.Module):
+def image_norm(features: int) -> nn.GroupNorm:
     """Layer norm with moments over channels and pixels, scale and offset per channel."""
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(1, features, eps=LAYER_NORM_EPSILON)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.norm(x)
+    return nn.GroupNorm(1, features, eps=LAYER_NORM_EPSILON)
 
 
 def encoder(image_size: int, features: tuple[int, ...], dense: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for before, after in zip((1, *features[:-1]), features, strict=True):
-        layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), ImageNorm(after), nn.ELU()]
+        layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), image_norm(after), nn.ELU()]
     side = image_size // 2 ** len(features)
     layers += [nn.Flatten(), nn.Linear(side * side * features[-1], dense), nn.LayerNorm(dense, LAYER_NORM_EPSILON)]
     return nn.Sequential(*layers, nn.ELU())
@@ -45,7 +39,7 @@ def decoder(image_size: int, features: tuple[int, ...], dense: int, hidden_size:
     for before, after in zip(features[::-1], outputs, strict=True):
         layers += [nn.Upsample(scale_factor=2), nn.ZeroPad2d((1, 2, 1, 2)), nn.Conv2d(before, after, 4)]
         if after != 1:
-            layers += [ImageNorm(after), nn.ReLU()]
+            layers += [image_norm(after), nn.ReLU()]
     return nn.Sequential(*layers, *([nn.Sigmoid()] if binary else []))
 
 
@@ -53,12 +47,18 @@ class ConvRNNEM(nn.Module):
     """T EM steps of K components that share one encoder, recurrent layer and decoder; next-step prediction."""
 
     def __init__(
-        self, image_size: int, features: tuple[int, ...], hidden_size: int, num_components: int, binary: bool
+        self,
+        image_size: int,
+        features: tuple[int, ...],
+        dense: int,
+        hidden_size: int,
+        num_components: int,
+        binary: bool,
     ) -> None:
         super().__init__()
-        self.encoder, self.rnn = encoder(image_size, features, 512), nn.Linear(512 + hidden_size, hidden_size)
+        self.encoder, self.rnn = encoder(image_size, features, dense), nn.Linear(dense + hidden_size, hidden_size)
         self.rnn_norm = nn.LayerNorm(hidden_size, LAYER_NORM_EPSILON)
-        self.decoder = decoder(image_size, features, 512, hidden_size, binary)
+        self.decoder = decoder(image_size, features, dense, hidden_size, binary)
         self.num_components, self.binary = num_components, binary
 
     def cell(self, residual: torch.Tensor, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,7 +5,8 @@
 Names: `direct` (all digits from the start), `staged` (20, then 500, then all digits), `direct_text` (`direct`, but the
 E-step's sigma is that of the paper's text, not of the original program), `smoke` (seconds, two stages, on
 scikit-learn's digits). `--config.data.mnist_dir=DIRECTORY` holds MNIST's IDX files; else scikit-learn downloads it.
-The paper's test AMI: `PAPER`; what was reached: experiments/README.md.
+The paper's test AMI: `PAPER`; what was reached: experiments/README.md. T, batch size and all other fields that
+are not set here: nem_jax/config/fields.py.
 """
 
 from typing import Any
@@ -20,7 +21,7 @@ PAPER: dict[str, Any] = {
     "direct": {"where": "N-EM section 4.3", "ami_max": {"mean": 0.819, "std": 0.022}},
     "staged": {"where": "N-EM section 4.3", "ami_max": {"mean": 0.917, "std": 0.005}},
 }
-"""What the paper reports, over five runs, as the mean over all time steps."""
+"""What the paper reports, over five runs; whether over all time steps or after the last, it does not say."""
 
 SWEEP = tuple(PAPER)
 """What `experiments.sweep` trains by default."""

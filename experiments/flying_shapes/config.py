@@ -7,7 +7,7 @@ Names: `rnn_em_3_3`, `rnn_em_3_5`, `rnn_em_5_3`, `rnn_em_5_5` (objects and K of 
 figure 5 (`rnn_em_*_5`, `rnn_ae_*`) is also there as `<name>_denoising`: trained to clean the frame that it reads (our
 reading of it) instead of to predict the next.
 The paper's test AMI: `PAPER`; what was reached: experiments/README.md. An epoch of `rnn_em_3_3` takes 25 minutes on
-two cores.
+two cores. T, noise and all other fields that are not set here: nem_jax/config/fields.py.
 """
 
 from ml_collections import ConfigDict
@@ -35,7 +35,7 @@ WITHOUT_WEIGHTS = tuple(name for name in NAMES if name not in ("rnn_em_3_3", "rn
 PAPER = {
     name: {"where": "N-EM table 1", "ami_max": {"mean": mean, "std": std}} for name, (mean, std) in TABLE_1.items()
 }
-"""What the paper reports, over five runs, as the mean over all time steps."""
+"""What the paper reports, over five runs; whether over all time steps or after the last, it does not say."""
 
 
 def get_config(name: str = "rnn_em_3_3") -> ConfigDict:

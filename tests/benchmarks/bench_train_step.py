@@ -3,16 +3,17 @@
 from importlib.util import find_spec
 
 import jax
+import numpy as np
 import pytest
 
-from experiments.benchmark.contest import TORCH_MISSING, memory_ratio, time_ratio
+from experiments.benchmark.contest import TORCH_MISSING, peak_ratio, time_ratio, working_ratio
 from experiments.benchmark.contests import CONTESTS
 
 MAX_DIFFERENCE = 1e-4
 """Of loss and gradients: both train the same."""
 
 BOUNDS = {"static_shapes": (0.65, 0.5), "flying_shapes": (0.5, 1 / 3), "flying_mnist": (0.5, 1 / 3)}
-"""Our time and memory over those of the best PyTorch."""
+"""Our time and memory, while training and with compilation, over those of the best PyTorch."""
 
 
 @pytest.mark.benchmark
@@ -26,5 +27,5 @@ def test_a_step_takes_less_time_and_memory_than_pytorch(name):
     times, memories = contest.step_times(), contest.memory()
     print("\n" + contest.report(times, memories))
     max_time, max_memory = BOUNDS[name]
-    assert time_ratio(times) <= max_time
-    assert memory_ratio(memories) <= max_memory
+    ratios = time_ratio(times), working_ratio(memories), peak_ratio(memories)
+    assert all(np.array(ratios) <= (max_time, max_memory, max_memory)), ratios
