@@ -62,9 +62,6 @@ distclean: clean ## clean, and remove the environment too
 PROBE := import sys, venv, ensurepip; v = sys.version_info; v < (3, 11) and sys.exit(1); \
 	print("%d.%d %s" % (v[0], v[1], sys._base_executable))
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
-# Stamps say nothing of an environment whose interpreter is gone, as after an upgrade.
-GONE := $(shell "$(BIN)/python" -c '$(NEW_ENOUGH)' 2>/dev/null || rm -f "$(CORE)" "$(TEST)" "$(DEV)")
-
 CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3 python \
 	"$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/*/bin/python)
 
@@ -76,7 +73,7 @@ define ensure_venv
 	@if "$(BIN)/python" -c '$(NEW_ENOUGH)' 2>/dev/null && "$(BIN)/python" -m pip --version >/dev/null 2>&1; then exit 0; fi; \
 	if [ -e "$(VENV)" ] && [ ! -f "$(VENV)/pyvenv.cfg" ]; then \
 	  echo '$(VENV) exists and is no virtual environment: move it away, or choose another place with VENV=...' >&2; exit 1; \
-	elif [ -e "$(VENV)" ] && ! grep -q 'prompt.*nem_jax' "$(VENV)/pyvenv.cfg"; then \
+	elif [ -e "$(VENV)" ] && [ ! -e "$(VENV)/.made-by-make" ]; then \
 	  echo '$(VENV) has no pip, or a Python before 3.11, and make did not make it: make distclean removes it, or choose another place with VENV=...' >&2; exit 1; \
 	fi; \
 	for python in $(CANDIDATES); do \
@@ -89,7 +86,7 @@ define ensure_venv
 	  echo 'nem_jax needs Python 3.11 or later and $(if $(PYTHON),$(PYTHON) is none,found none): install one, or name it with make PYTHON=/path/to/python.' >&2; exit 1; \
 	fi; \
 	echo "Making $(VENV) with Python $$found"; \
-	"$${found#* }" -m venv --clear --prompt nem_jax "$(VENV)"
+	"$${found#* }" -m venv --clear "$(VENV)" && touch "$(VENV)/.made-by-make"
 endef
 
 # $(call install,extras,stamps): the stamps are left only when pip has succeeded.
@@ -99,6 +96,11 @@ define install
 	@"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --editable '.$(1)'
 	@touch $(2)
 endef
+
+# Stamps say nothing of an environment whose interpreter is gone, as after an upgrade.
+ifneq ($(shell [ -x "$(BIN)/python" ] && echo there),there)
+.PHONY: $(CORE) $(TEST) $(DEV)
+endif
 
 $(CORE): pyproject.toml | check-python
 	$(call install,,$(CORE))

@@ -72,7 +72,7 @@ def _parse(argv: list[str]) -> list[str]:
         sys.exit(f"error: {message.removeprefix('ValueError: ')}")
     except OSError as error:
         sys.exit(f"error: {error}")
-    except (AttributeError, KeyError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         unknown = _unknown_field(argv)
         if unknown is None:  # the config file's own fault
             raise
@@ -84,7 +84,7 @@ def _unknown_field(argv: list[str]) -> str | None:
     one, and some of them leave with a traceback.
     """
     for arg in argv[1:]:
-        found = re.match(r"--?config\.([\w.]+)", arg)
+        found = re.match(r"--?(?:no)?config\.([\w.]+)", arg)
         section, place = default_config(), "the configuration"
         for name in found[1].split(".") if found else []:
             if not isinstance(section, ConfigDict):

@@ -39,20 +39,21 @@ def produce(
     measure: Callable[[], Measured],
     draw: Callable[[dict[str, Any], dict[str, np.ndarray], Path], None],
     has_arrays: bool = False,
+    naming: tuple[str, ...] = (),
     drawing: tuple[str, ...] = (),
 ) -> None:
     """Measure and write, or read, the numbers; then `draw(record, arrays, path without suffix)`.
 
     The path is --output, or else `default()`, which may need other flags. `has_arrays`: `measure` returns some.
-    `drawing`: flags that `default` or `draw` read.
+    `naming` and `drawing`: the flags that `default` and `draw` read.
 
     Raises:
         ValueError: there are numbers already, which are not replaced; or none to draw from, or a flag that has no
             effect on that.
     """
     if _REDRAW.value:
-        kept = ("redraw", "output", "trained", "compilation_cache", *drawing)
-        allow_only(kept, "--redraw draws the numbers that are there")
+        read = ("redraw", "output", "compilation_cache", *drawing, *(() if OUTPUT.value else naming))
+        allow_only(read, "--redraw draws the numbers that are there")
     path = Path(OUTPUT.value) if OUTPUT.value else default()
     file, arrays_file = beside(path, ".json"), beside(path, ".npz")
     for needed in [file, arrays_file] if has_arrays else [file]:

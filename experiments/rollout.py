@@ -61,7 +61,11 @@ def draw(record: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> N
 
 def main() -> None:
     """Measure and draw."""
-    figure.produce(lambda: figure.own(f"rollout_{Path(trained_name()).name}"), measure, draw, has_arrays=True)
+
+    def default() -> Path:
+        return figure.own(f"rollout_{Path(trained_name()).name}")
+
+    figure.produce(default, measure, draw, has_arrays=True, naming=("trained",))
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def main() -> None:
     def default() -> Path:
         return figure.own(f"sequence_{Path(trained_name()).name}_{_EXAMPLE.value}")
 
-    figure.produce(default, measure, draw, has_arrays=True, drawing=("example", "every"))
+    figure.produce(default, measure, draw, has_arrays=True, naming=("trained", "example"), drawing=("every",))
 
 
 if __name__ == "__main__":

@@ -39,10 +39,10 @@ def generate() -> str:
     records = [json.loads(file.read_text()) for file in files]
     names = [file.relative_to(HERE).as_posix() for file in files]
     text = README.read_text()
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"{README} must have the lines {BEGIN} and {END} once each: the table goes between them")
     before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
+    _, found, after = rest.partition(END)
+    if not found or text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise ValueError(f"{README} must have {BEGIN} and then {END}, once each: the table goes between them")
     return f"{before}{BEGIN}\n{render(records, names)}\n{END}{after}"
 
 

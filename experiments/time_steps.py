@@ -54,7 +54,7 @@ def draw(record: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> N
 
 def main() -> None:
     """Measure and draw."""
-    figure.produce(lambda: figure.own(f"time_steps_{'_'.join(names())}"), measure, draw)
+    figure.produce(lambda: figure.own(f"time_steps_{'_'.join(names())}"), measure, draw, naming=("trained",))
 
 
 if __name__ == "__main__":

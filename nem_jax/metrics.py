@@ -187,7 +187,7 @@ def ari_from_table(table: Int[Array, "G K"]) -> Float[Array, ""]:
     tp, fn, fp, tn = (pairs.astype(dtype) for pairs in (both, only_groups, only_labels, neither))
     denominator = (tp + fn) * (fn + tn) + (tp + fp) * (fp + tn)
     score = jnp.where(identical, 1.0, 2 * (tp * tn - fn * fp) / jnp.where(identical, 1.0, denominator))
-    return jnp.where(table.sum() <= MAX_PIXELS, score, jnp.nan)
+    return jnp.where(table.astype(dtype).sum() <= MAX_PIXELS, score, jnp.nan)
 
 
 def ami(

@@ -9,7 +9,10 @@ import jax
 import pytest
 from forked import free_port
 
+from experiments.static_shapes.config import get_config
 from nem_jax import devices, hosts
+from nem_jax.config import build_experiment
+from nem_jax.training import stages
 
 pytestmark = pytest.mark.compiled_quickly
 
@@ -62,6 +65,17 @@ def test_what_fails_on_one_process_fails_on_all(monkeypatch, told, sentence):
     with pytest.raises(OSError, match=r"^mine$"):
         devices.together(lambda: (_ for _ in ()).throw(OSError("mine")))
     assert said == ["", "mine"]
+
+
+def test_initial_weights_that_another_process_does_not_see_stop_all(monkeypatch):
+    """Before this one waits for it to load them."""
+    config = get_config("smoke")
+    config.training.init_from = "static_shapes_rnn_em"
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(devices, "_tell_all", lambda words: ["", "there is no run"])
+    monkeypatch.setattr(stages, "load_trained", lambda source: pytest.fail("loaded"))
+    with pytest.raises(ValueError, match=r"^training\.init_from: process 1: there is no run$"):
+        stages.initial_params(build_experiment(config))
 
 
 @pytest.fixture

@@ -131,6 +131,8 @@ def test_the_weights_are_scored_again_with_other_k_and_t(finished, launch, tmp_p
         (["--config.model.num_component=1"], "num_component=1: model has no field 'num_component', only cell, "),
         (["--config.modle.num_steps=1"], "num_steps=1: the configuration has no field 'modle', only data, "),
         (["--config.model.num_steps.x=1"], "--config.model.num_steps.x=1: num_steps has no fields"),
+        (["--config.name.x=1"], "--config.name.x=1: name has no fields"),
+        (["--noconfig.model.gradient_gama"], "gradient_gama: model has no field 'gradient_gama', only cell, "),
         (["--nope=1"], "Unknown command line flag 'nope'"),
         (["smoke"], "'smoke' is no flag"),
         (["--config.model.k=3"], "--config.model.k=3: model has no field 'k', only "),

@@ -52,9 +52,9 @@ def test_the_table_is_what_the_files_say():
 def test_a_document_without_its_markers_is_left_alone(tmp_path, monkeypatch):
     document = tmp_path / "README.md"
     monkeypatch.setattr(table, "README", document)
-    for text in (f"text\n{table.BEGIN}\n", f"{table.BEGIN}\n{table.END}\n" * 2):
+    for text in (f"text\n{table.BEGIN}\n", f"{table.BEGIN}\n{table.END}\n" * 2, f"{table.END} {table.BEGIN} text"):
         document.write_text(text)
-        with pytest.raises(ValueError, match=r"README.md must have the lines .* once each"):
+        with pytest.raises(ValueError, match=r"README.md must have .* and then .*, once each"):
             table.write()
         assert document.read_text() == text
     document.write_text(f"before {table.BEGIN} old {table.END} after")

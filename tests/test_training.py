@@ -213,11 +213,11 @@ def test_a_run_that_began_with_other_weights_resumes_without_them(finished, tmp_
         first.setattr(training_run, "check_alike", compared.__setitem__)
         with pytest.raises(KeyboardInterrupt):
             run(config, str(tmp_path / "run"))
-    assert compared["checkpoints and initial weights"] == f"False {begun_with}"
+    assert compared == {**compared, "checkpoints": "False", "initial weights": begun_with}
     shutil.rmtree(source)
     result = run(config, str(tmp_path / "run"))
     assert result["runs"][0]["epochs"] == 2
-    assert streams == [make_keys(0, given=begun_with).train] * 2
+    assert streams == [make_keys(0, given_sha256=begun_with).train] * 2
     assert result["initial_weights"] == {"source": str(source), "weights_sha256": begun_with}
     assert read_records(tmp_path / "run")[0]["valid_total"] < read_records(finished[0])[0]["valid_total"]
 

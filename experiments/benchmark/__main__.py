@@ -135,7 +135,9 @@ def draw(record: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> N
 
 def profile(directory: str) -> None:
     """A trace of some steps of RNN-EM on static shapes."""
-    with jax.profiler.trace(directory, create_perfetto_trace=True):
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0  # the calls of tracing and compiling would hide them
+    with jax.profiler.trace(directory, create_perfetto_trace=True, profiler_options=options):
         training_step(static_shapes("rnn_em"))
     print(f"trace: {directory}")
 

@@ -43,13 +43,13 @@ class Training(NamedTuple):
     """The devices, and what is split over them."""
 
     @classmethod
-    def of(cls, experiment: Experiment, given: str | None = None) -> "Training":
-        """Arrange the devices, load the experiment's data and make its keys: `given` as in `make_keys`."""
+    def of(cls, experiment: Experiment, given_sha256: str | None = None) -> "Training":
+        """Arrange the devices, load the experiment's data and make its keys: `given_sha256` as in `make_keys`."""
         options = experiment.training
         mesh = training_mesh(len(experiment.seeds), options.batch_size, options.num_microbatches, options.seed_devices)
         dataset = together(experiment.load_data)
         splits = {name: split.moved(lambda source: place(source, mesh)) for name, split in dataset.splits.items()}
-        keys = make_seed_keys(experiment.seeds, experiment.stage, given)
+        keys = make_seed_keys(experiment.seeds, experiment.stage, given_sha256)
         return cls(experiment, replace(dataset, splits=splits), keys, mesh)
 
     @property

@@ -53,11 +53,12 @@ def run(config: ConfigDict, workdir: str | Path, stop_now: bool = False) -> dict
     on_main(lambda: check_trainable(path, config))  # before data are loaded, which may take minutes
     paths = stage_paths(path, len(experiments))
     begun = together(lambda: _has_begun(paths[0], stop_now))
+    check_alike("checkpoints", str(begun))  # before they go separate ways
     params = None if begun else initial_params(experiments[0])
     initial = together(lambda: _initial_weights(path)) if begun else _describe_initial(experiments[0], params)
-    given = None if initial is None else initial["weights_sha256"]
-    check_alike("checkpoints and initial weights", f"{begun} {given}")
-    stages = [Training.of(experiment, given) for experiment in experiments]
+    given_sha256 = None if initial is None else initial["weights_sha256"]
+    check_alike("initial weights", str(given_sha256))
+    stages = [Training.of(experiment, given_sha256) for experiment in experiments]
     with contextlib.ExitStack() as held:
         on_main(lambda: held.enter_context(owned(path, config, record)))
         together(lambda: check_same(path, config))  # they all see the directory

@@ -28,9 +28,9 @@ def faster_mapping() -> str:
     return "sequence" if jax.default_backend() == "cpu" else "vmap"
 
 
-def make_seed_keys(seeds: range, stage: int = 0, given: str | None = None) -> Keys:
+def make_seed_keys(seeds: range, stage: int = 0, given_sha256: str | None = None) -> Keys:
     """The random streams of each seed in one stage, `[S]`; see `make_keys`."""
-    return jax.tree.map(lambda *keys: jnp.stack(keys), *(make_keys(seed, stage, given) for seed in seeds))
+    return jax.tree.map(lambda *keys: jnp.stack(keys), *(make_keys(seed, stage, given_sha256) for seed in seeds))
 
 
 def create_states(model: NEM, optimiser: Any, keys: Keys, params: Params | None = None) -> TrainState:

@@ -32,9 +32,9 @@ def load_trained(source: str, seed: int | None = None) -> Trained:
     validation loss. The configuration is that of the seed alone.
 
     Raises:
-        ValueError: see `find_trained`; or the run has no such seed.
+        ValueError: see `find_run`; or the run has no such seed.
     """
-    found = find_trained(source)
+    found = find_run(source)
     if found is None:
         trained = load_pretrained(source)
         _check_seed(seed, [trained.config.seed], source)
@@ -47,7 +47,7 @@ def load_trained(source: str, seed: int | None = None) -> Trained:
     return Trained(experiment.model, take_seed(best_params, index), config)
 
 
-def find_trained(source: str) -> tuple[ConfigDict, Experiment, Path] | None:
+def find_run(source: str) -> tuple[ConfigDict, Experiment, Path] | None:
     """Of a run's directory its configuration and its last stage that has weights, with where they are; None: `source`
     is a name that `load_pretrained` knows.
 
@@ -91,7 +91,7 @@ def initial_params(experiment: Experiment) -> Params | None:
     if source is None:
         return None
     try:
-        together(lambda: find_trained(source))  # all see it, before the first of them waits for the others to load it
+        together(lambda: find_run(source))  # all see it, before the first of them waits for the others to load it
         params = load_trained(source).params
     except ValueError as error:
         raise ValueError(f"training.init_from: {error}") from error

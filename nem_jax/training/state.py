@@ -34,7 +34,7 @@ class Keys(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """A resumed run needs this and the configuration, nothing else."""
+    """A resumed run needs this, the configuration and, if it began with given weights, their hash."""
 
     step: Int[Array, ""]
     """Number of optimiser steps taken."""
@@ -49,10 +49,10 @@ class TrainState(NamedTuple):
     """Number (from 1) of the step that was not finite, and not taken, or after which validation was not; 0: none."""
 
 
-def make_keys(seed: int, stage: int = 0, given: str | None = None) -> Keys:
+def make_keys(seed: int, stage: int = 0, given_sha256: str | None = None) -> Keys:
     """The random streams of `seed`; each stage (number from 0) shuffles and draws anew, and validates as the others.
 
-    So does a run that began with given weights, of whose SHA-256 `given` is the hexadecimal form: it would repeat the
+    So does a run that began with given weights, whose `weights.weights_sha256` is `given_sha256`: it would repeat the
     order and noise that made them.
 
     With jax's counter-based keys they coincide with the keys of five validation examples of data of the same seed.
@@ -61,8 +61,8 @@ def make_keys(seed: int, stage: int = 0, given: str | None = None) -> Keys:
     keys = Keys(*jax.random.split(jax.random.fold_in(jax.random.key(seed), _STREAM), len(Keys._fields)))
 
     def apart(key: PRNGKey) -> PRNGKey:
-        if given is not None:
-            key = jax.random.fold_in(jax.random.fold_in(key, _GIVEN_WEIGHTS), int(given[:8], 16))
+        if given_sha256 is not None:
+            key = jax.random.fold_in(jax.random.fold_in(key, _GIVEN_WEIGHTS), int(given_sha256[:8], 16))
         return key if stage == 0 else jax.random.fold_in(key, _STAGES + stage)
 
     return keys._replace(shuffle=apart(keys.shuffle), train=apart(keys.train))
