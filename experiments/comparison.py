@@ -20,10 +20,10 @@ from experiments.recipe import config_module
 from experiments.record import shared_by_seeds, weights_name
 from experiments.shared_flags import define_directory, define_mnist_dir, define_num_test
 from experiments.trained import Subject, describe_subject, evaluate_subject, load_subject, with_weights
-from nem_jax import charts
+from nem_jax import charts, provenance
 from nem_jax.evaluation import mean_std, summarise
 from nem_jax.pretrained import pretrained_names
-from nem_jax.training.workdir import CONFIG, RESULT, differences, read_result, to_json
+from nem_jax.training.workdir import CONFIG, RESULT, differences, read_result, to_json, write_json
 
 _DIRECTORY, _MNIST_DIR, _NUM_TEST = define_directory(), define_mnist_dir(), define_num_test()
 
@@ -112,11 +112,31 @@ def load_line(line: Line, found: list[TrainedWeights]) -> list[Subject]:
     return [first, *(with_weights(first, weights.path, weights.seed) for weights in found[1:])]
 
 
-def score_line(line: Line, subjects: list[Subject], found: list[TrainedWeights]) -> dict[str, Any]:
+class Scored:
+    """Scores that a file keeps as they come: a table that was cut off goes on where it was."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._entries = json.loads(file.read_text()) if file.exists() else []
+
+    def scores(self, subject: Subject) -> dict[str, float]:
+        """Those of `summarise`: the file's, if they are of the same weights, test and (committed) code."""
+        revision = provenance.git_revision()
+        described = json.loads(json.dumps({**describe_subject(subject), "git_revision": revision}))
+        for entry in self._entries:
+            if entry["of"] == described and not revision.endswith("-dirty"):
+                return entry["scores"]
+        scores = summarise(evaluate_subject(subject))
+        self._entries.append({"of": described, "scores": scores})
+        write_json(self._file, self._entries)
+        return scores
+
+
+def score_line(line: Line, subjects: list[Subject], found: list[TrainedWeights], scored: Scored) -> dict[str, Any]:
     """Mean, standard deviation (if there are several) and record of the weights `found`, loaded as `subjects`."""
     runs = []
     for subject, weights in zip(subjects, found, strict=True):
-        scores = summarise(evaluate_subject(subject))
+        scores = scored.scores(subject)
         print(f"{line.group}, {line.series}: {line.score} {scores[line.score]:.4f} ({weights.path})")
         for change in weights.changes:
             print(f"  not as its name says: {change}")
@@ -134,7 +154,7 @@ def over_runs(runs: list[dict[str, Any]], score: str) -> dict[str, Any]:
     return {"mean": mean[score], "std": std[score] if len(runs) > 1 else None, "per_run": per_run}
 
 
-def measure(experiment: str, lines: list[Line]) -> figure.Measured:
+def measure(experiment: str, lines: list[Line], scored: Scored) -> figure.Measured:
     """The score of each line, over each of its weights.
 
     Raises:
@@ -147,7 +167,7 @@ def measure(experiment: str, lines: list[Line]) -> figure.Measured:
     loaded = [(line, load_line(line, found[line.name])) for line in lines if found[line.name]]
     if not loaded:
         raise ValueError(f"directory {_DIRECTORY.value} holds no finished run of {', '.join(missing)}")
-    measured = [score_line(line, subjects, found[line.name]) for line, subjects in loaded]
+    measured = [score_line(line, subjects, found[line.name], scored) for line, subjects in loaded]
     return {"lines": measured, "without_weights": missing}, {}
 
 
@@ -176,11 +196,16 @@ def compare(
     `also`: by what is added to the legend, scores that are drawn beside each line's own.
     """
 
+    def default() -> Path:
+        return figure.results(experiment, name)
+
     def main() -> None:
+        unfinished = beside(figure.output_path(default), ".unfinished.json")
         figure.produce(
-            lambda: figure.results(experiment, name),
-            lambda: measure(experiment, lines),
+            default,
+            lambda: measure(experiment, lines, Scored(unfinished)),
             lambda record, _, path: charts.bars(*to_bars(record["lines"], also), ylabel).savefig(beside(path)),
         )
+        unfinished.unlink(missing_ok=True)
 
     launch(main)

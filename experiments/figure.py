@@ -34,6 +34,11 @@ def own(figure: str) -> Path:
     return Path("runs") / "figures" / figure
 
 
+def output_path(default: Callable[[], Path]) -> Path:
+    """Where this command's figure lies, without suffix: --output, or else `default()`."""
+    return Path(OUTPUT.value) if OUTPUT.value else default()
+
+
 def produce(
     default: Callable[[], Path],
     measure: Callable[[], Measured],
@@ -44,8 +49,8 @@ def produce(
 ) -> None:
     """Measure and write, or read, the numbers; then `draw(record, arrays, path without suffix)`.
 
-    The path is --output, or else `default()`, which may need other flags. `has_arrays`: `measure` returns some.
-    `naming` and `drawing`: the flags that `default` and `draw` read.
+    The path is `output_path(default)`; `default` may need other flags. `has_arrays`: `measure` returns some. `naming`
+    and `drawing`: the flags that `default` and `draw` read.
 
     Raises:
         ValueError: there are numbers already, which are not replaced; or none to draw from, or a flag that has no
@@ -54,7 +59,7 @@ def produce(
     if _REDRAW.value:
         read = ("redraw", "output", "compilation_cache", *drawing, *(() if OUTPUT.value else naming))
         allow_only(read, "--redraw draws the numbers that are there")
-    path = Path(OUTPUT.value) if OUTPUT.value else default()
+    path = output_path(default)
     file, arrays_file = beside(path, ".json"), beside(path, ".npz")
     for needed in [file, arrays_file] if has_arrays else [file]:
         if _REDRAW.value and not needed.exists():

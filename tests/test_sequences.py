@@ -13,6 +13,7 @@ import pytest
 from experiments import comparison
 from experiments.comparison import find_weights, to_bars
 from experiments.trained import load_subject
+from nem_jax import provenance
 from nem_jax.evaluation import examine
 from nem_jax.pretrained import pretrained_names
 from nem_jax.training.logs import read_records
@@ -220,7 +221,31 @@ def test_weights_that_cannot_be_loaded_are_told_of_before_any_is_scored(runs, tm
         monkeypatch.setattr(comparison, flag, SimpleNamespace(value=given))
     monkeypatch.setattr(comparison, "score_line", None)
     with pytest.raises(ValueError, match="direct_seed1 holds no run with a checkpoint"):
-        comparison.measure("flying_mnist", [comparison.Line("2 digits", "direct", "direct", {})])
+        line = comparison.Line("2 digits", "direct", "direct", {})
+        comparison.measure("flying_mnist", [line], comparison.Scored(tmp_path / "scored.json"))
+
+
+def test_a_table_that_was_cut_off_goes_on_where_it_was(runs, tmp_path, monkeypatch):
+    evaluated, file = [], tmp_path / "unfinished.json"
+    evaluation = load_subject(str(runs / "smoke_seed0")), load_subject(str(runs / "smoke_seed0"), {"data.num_test": 8})
+
+    def evaluate(subject):
+        if len(evaluated) == 1:
+            raise KeyboardInterrupt
+        evaluated.append(subject)
+        return comparison_evaluate(subject)
+
+    comparison_evaluate = comparison.evaluate_subject
+    monkeypatch.setattr(comparison, "evaluate_subject", evaluate)
+    monkeypatch.setattr(provenance, "git_revision", lambda: "some code")
+    first = comparison.Scored(file).scores(evaluation[0])
+    with pytest.raises(KeyboardInterrupt):
+        comparison.Scored(file).scores(evaluation[1])  # another test: it is not the first's score
+    assert comparison.Scored(file).scores(evaluation[0]) == first
+    for revision in ("other code", "some code-dirty"):
+        monkeypatch.setattr(provenance, "git_revision", lambda revision=revision: revision)
+        with pytest.raises(KeyboardInterrupt):
+            comparison.Scored(file).scores(evaluation[0])
 
 
 def test_weights_under_another_name_are_refused(runs, launch, tmp_path, assert_one_sentence):

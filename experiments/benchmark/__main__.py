@@ -39,6 +39,8 @@ VARIED = {
 }
 LONG = [20, 50, 200]
 """T of the table of what `training.remat` saves."""
+FORMS = {"laid out": ("none", None), "none": ("none", 1), "elementwise": ("elementwise", 1), "all": ("all", 1)}
+"""Its lines: `training.remat` and `training.scan_unroll`."""
 
 
 def models() -> dict[str, ConfigDict]:
@@ -83,12 +85,16 @@ def _measure_models() -> dict[str, Any]:
 
 
 def _measure_remat() -> dict[str, Any]:
-    found = {}
-    for remat in ("none", "elementwise", "all"):
-        config = static_shapes("rnn_em")
-        config.training.remat, config.training.scan_unroll = remat, 1
-        print(f"remat {remat}")
-        found[remat] = growth(config, {"T": ("model.num_steps", LONG)}, print)["T"]
+    """Of RNN-EM on static shapes over T, and on flying shapes, whose steps are not laid out, at the paper's."""
+    found: dict[str, Any] = {}
+    for form, fields in FORMS.items():
+        static, flying = static_shapes("rnn_em"), paper_config("flying_shapes")
+        static.training.remat, static.training.scan_unroll = flying.training.remat, flying.training.scan_unroll = fields
+        print(f"remat: {form}")
+        found[form] = growth(static, {"T": ("model.num_steps", LONG)}, print)["T"]
+        if flying.training.scan_unroll is not None:
+            found[form]["flying"] = step = training_step(flying)
+            print(f"flying shapes: {step['ms']:.0f} ms, {step['megabytes']:.0f} MB")
     return found
 
 
