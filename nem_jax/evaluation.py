@@ -74,7 +74,6 @@ def evaluate(
 
     The devices of `mesh` share each batch; None: all there are.
     """
-
     mesh = mesh or devices.make_mesh()
     params, key = devices.place((params, key), mesh)
 
