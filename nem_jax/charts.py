@@ -44,7 +44,10 @@ def bars(groups: list[str], series: dict[str, list[tuple[float | None, float | N
     Raises:
         ValueError: if a series has not one entry for each group.
     """
-    figure = Figure(figsize=(1.5 + 0.6 * len(groups) * len(series), 4), dpi=100, layout="constrained")
+    labels = [group.replace(", ", ",\n") for group in groups]
+    longest = max(len(line) for label in labels for line in label.split("\n"))
+    inches = max(0.6 * len(series), 0.12 * longest)  # so that neighbours' labels do not touch
+    figure = Figure(figsize=(1.5 + inches * len(groups), 4), dpi=100, layout="constrained")
     axis = figure.subplots()
     width = 0.8 / len(series)
     for index, (label, entries) in enumerate(series.items()):
@@ -53,7 +56,7 @@ def bars(groups: list[str], series: dict[str, list[tuple[float | None, float | N
         means, deviations = np.array(entries, float).T
         left = np.arange(len(groups)) + (index - (len(series) - 1) / 2) * width
         axis.bar(left, means, width, yerr=deviations, capsize=3, color=PALETTE[index % len(PALETTE)], label=label)
-    axis.set_xticks(np.arange(len(groups)), groups)
+    axis.set_xticks(np.arange(len(groups)), labels)
     axis.set_ylabel(ylabel)
     figure.legend(loc="outside upper center", ncols=len(series))
     return figure

@@ -1,5 +1,7 @@
 """Figures from arrays."""
 
+import itertools
+
 import matplotlib.colors
 import numpy as np
 import PIL.Image
@@ -196,6 +198,14 @@ def test_bars_stand_side_by_side_with_their_deviations(tmp_path):
     assert axis.get_ylabel() == "AMI"
     assert matplotlib.colors.to_rgb(paper[0].get_facecolor()) == pytest.approx(plots.PALETTE[0])
     figure.savefig(tmp_path / "bars.png")
+
+
+def test_long_labels_of_bars_do_not_overlap():
+    groups = [f"{task}, {number} objects" for task in ("denoising", "num_components") for number in (3, 4, 5)]
+    figure = charts.bars(groups, {"ours": [(1.0, None)] * 6}, "AMI")
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
+    assert all(one.x1 < other.x0 for one, other in itertools.pairwise(boxes))
 
 
 def test_bars_of_the_wrong_number_are_refused():
