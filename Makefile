@@ -86,7 +86,8 @@ define ensure_venv
 	  echo 'nem_jax needs Python 3.11 or later and $(if $(PYTHON),$(PYTHON) is none,found none): install one, or name it with make PYTHON=/path/to/python.' >&2; exit 1; \
 	fi; \
 	echo "Making $(VENV) with Python $$found"; \
-	"$${found#* }" -m venv --clear "$(VENV)" && touch "$(VENV)/.made-by-make"
+	"$${found#* }" -m venv --clear --without-pip "$(VENV)" && touch "$(VENV)/.made-by-make" && \
+	"$(BIN)/python" -m ensurepip --upgrade >/dev/null
 endef
 
 # $(call install,extras,stamps): the stamps are left only when pip has succeeded.

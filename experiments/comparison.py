@@ -120,11 +120,12 @@ class Scored:
         self._entries = json.loads(file.read_text()) if file.exists() else []
 
     def scores(self, subject: Subject) -> dict[str, float]:
-        """Those of `summarise`: the file's, if they are of the same weights, test and (committed) code."""
-        revision = provenance.git_revision()
-        described = json.loads(json.dumps({**describe_subject(subject), "git_revision": revision}))
-        for entry in self._entries:
-            if entry["of"] == described and not revision.endswith("-dirty"):
+        """Those of `summarise`: the file's, if they are of the same weights, test, (committed) code and machine."""
+        code = {name: value for name, value in provenance.record().items() if name != "command"}
+        described = json.loads(json.dumps({**describe_subject(subject), **code}))
+        is_known = code["git_revision"] != "unknown" and not code["git_revision"].endswith("-dirty")
+        for entry in self._entries if is_known else []:
+            if entry["of"] == described:
                 return entry["scores"]
         scores = summarise(evaluate_subject(subject))
         self._entries.append({"of": described, "scores": scores})

@@ -9,7 +9,7 @@ OUTPUT = flags.DEFINE_string("output", None, "path of the new files, without the
 
 
 SUFFIXES = (".json", ".npz", ".png", ".gif", "_sequence.png")
-"""Of all files that commands write under one path."""
+"""Of all files that commands leave under one path."""
 
 
 def make_room(path: Path) -> None:

@@ -37,7 +37,7 @@ def bars(groups: list[str], series: dict[str, list[tuple[float | None, float | N
     """Grouped bars with error bars: N-EM's table 1 or figure 5, the paper's numbers beside ours.
 
     Args:
-        groups: labels on the x axis.
+        groups: labels on the x axis, which go on in a new line after a comma.
         series: for each label in the legend the (mean, standard deviation) in each group, None where unknown.
         ylabel: what is plotted.
 

@@ -126,6 +126,7 @@ def test_a_table_has_each_line_that_has_weights(runs, launch, tmp_path, assert_o
     assert_one_sentence(launch(*redraw, "--num_test=8"), "--num_test is given, but --redraw draws the numbers")
     assert launch(*redraw).returncode == 0
     assert (tmp_path / "table.png").exists()
+    assert not (tmp_path / "table.unfinished.json").exists()
 
 
 def test_a_table_draws_the_papers_number_beside_ours():
@@ -242,10 +243,15 @@ def test_a_table_that_was_cut_off_goes_on_where_it_was(runs, tmp_path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         comparison.Scored(file).scores(evaluation[1])  # another test: it is not the first's score
     assert comparison.Scored(file).scores(evaluation[0]) == first
-    for revision in ("other code", "some code-dirty"):
+    for revision in ("other code", "some code-dirty", "unknown"):
         monkeypatch.setattr(provenance, "git_revision", lambda revision=revision: revision)
         with pytest.raises(KeyboardInterrupt):
             comparison.Scored(file).scores(evaluation[0])
+        if revision != "other code":  # which may be other code the next time
+            file.write_text(file.read_text().replace("some code", revision))
+            with pytest.raises(KeyboardInterrupt):
+                comparison.Scored(file).scores(evaluation[0])
+            file.write_text(file.read_text().replace(revision, "some code"))
 
 
 def test_weights_under_another_name_are_refused(runs, launch, tmp_path, assert_one_sentence):
@@ -266,6 +272,11 @@ def test_a_figure_is_not_replaced_and_not_drawn_from_nothing(runs, launch, tmp_p
     )
     assert_one_sentence(
         launch(*redrawn, "--every=2", "--seed=1"), "--seed is given, but --redraw draws the numbers that are there"
+    )
+    assert_one_sentence(launch(*redrawn, "--trained=weights"), "--trained is given, but --redraw draws")  # see --output
+    assert_one_sentence(
+        launch("experiments.sequence", "--redraw", "--trained=weights", "--example=3"),
+        "runs/figures/sequence_weights_3.json does not exist: there is nothing to redraw",
     )
     nowhere = ("experiments.sequence", "--trained=flying_shapes_rnn_em_3_3")
     assert_one_sentence(launch(*nowhere, "--output=/proc/figure"), "output /proc/figure cannot be written")
