@@ -118,12 +118,13 @@ class Scored:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._entries = json.loads(file.read_text()) if file.exists() else []
+        self._code = {name: value for name, value in provenance.record().items() if name != "command"}
 
     def scores(self, subject: Subject) -> dict[str, float]:
         """Those of `summarise`: the file's, if they are of the same weights, test, (committed) code and machine."""
-        code = {name: value for name, value in provenance.record().items() if name != "command"}
-        described = json.loads(json.dumps({**describe_subject(subject), **code}))
-        is_known = code["git_revision"] != "unknown" and not code["git_revision"].endswith("-dirty")
+        described = json.loads(json.dumps({**describe_subject(subject), **self._code}))
+        revision = self._code["git_revision"]
+        is_known = revision != "unknown" and not revision.endswith("-dirty")
         for entry in self._entries if is_known else []:
             if entry["of"] == described:
                 return entry["scores"]

@@ -37,18 +37,10 @@ def num_epochs(workdir):
     return (workdir / METRICS).read_text().count("\n") if (workdir / METRICS).exists() else 0
 
 
-def await_epochs(workdir, count):
-    """Until so many are recorded."""
+def await_that(happened):
+    """Until `happened()`."""
     deadline = time.monotonic() + 120
-    while num_epochs(workdir) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def await_lock(workdir):
-    """Until the run has taken its directory: it is about to read its checkpoint."""
-    deadline = time.monotonic() + 120
-    while not (workdir / LOCK).exists():
+    while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -64,10 +56,10 @@ def test_killed_at_any_moment_it_resumes_to_the_same_numbers(launch, begin, whol
         before = num_epochs(run)
         (run / LOCK).unlink(missing_ok=True)
         command = begin(*COMMAND, f"--workdir={run}")
-        if kill == 2:
-            await_lock(run)
+        if kill == 2:  # it has taken its directory, and is about to read its checkpoint
+            await_that((run / LOCK).exists)
         else:
-            await_epochs(run, before + 1)
+            await_that(lambda before=before: num_epochs(run) > before)
         time.sleep(moments.uniform(0.0, 0.1))  # an epoch takes longer
         command.kill()
         assert not (run / RESULT).exists()
@@ -82,7 +74,7 @@ def test_two_processes_resume_after_kill_9_of_one(begin_two, whole, tmp_path):
     run = tmp_path / "run"
     command = (*COMMAND, "--config.training.figure_interval=6", f"--workdir={run}")
     with begin_two(*command) as commands:
-        await_epochs(run, 2)  # one checkpoint
+        await_that(lambda: num_epochs(run) >= 2)  # one checkpoint
         commands[1].kill()
         survivor = commands[0].end(timeout=150)
         if survivor.returncode != -signal.SIGABRT:  # the kill came while both saved: JAX ends what waits, after 100 s
