@@ -83,6 +83,26 @@ def test_five_seeds_are_measured_in_either_mapping(command, monkeypatch):
     assert timed == [(1, None), (5, "sequence"), (5, "vmap")]
 
 
+def test_remat_is_measured_in_every_form(command, monkeypatch):
+    """Of the convolutional model not with its steps laid out: that takes minutes to compile."""
+    seen = []
+
+    def measured(config, *_):
+        seen.append((config.experiment, config.training.remat, config.training.scan_unroll))
+        return {"T": {"values": command.LONG}, "ms": 1.0, "megabytes": 2.0}
+
+    monkeypatch.setattr(command, "growth", measured)
+    monkeypatch.setattr(command, "training_step", measured)
+    command.flags.FLAGS.parts = ["remat"]
+    found = command.measure()[0]["remat"]
+    loops = [("none", 1), ("elementwise", 1), ("all", 1)]
+    assert [form[1:] for form in seen if form[0] == "static_shapes"] == [("none", None), *loops]
+    assert [form[1:] for form in seen if form[0] == "flying_shapes"] == loops
+    assert {form: "flying" in lines for form, lines in found.items()} == {
+        "laid out": False, "none": True, "elementwise": True, "all": True
+    }  # fmt: skip
+
+
 def test_an_unknown_contest_is_one_sentence():
     with pytest.raises(
         SystemExit, match="the contest must be one of static_shapes, flying_shapes, flying_mnist, got 'mnist'"

@@ -1,6 +1,6 @@
-"""What each departure of `rnn_em_best` from the paper's recipe brings: each taken back alone.
+"""What each departure of `rnn_em_best` from the paper's recipe brings: each taken back alone, and further ones added.
 
-    python -m experiments.static_shapes.ablation --directory=runs/ablation --epochs=1 --num_test=2000 \
+    python -m experiments.static_shapes.ablation --directory=runs/ablation --epochs=2 --num_test=2000 \
         --output=runs/ablation/ami
 
 Runs that are finished are kept, interrupted ones resume: call it again until it is through.
@@ -17,7 +17,7 @@ from experiments import figure
 from experiments.command_line import launch
 from experiments.output import beside
 from experiments.shared_flags import define_directory, define_num_test
-from experiments.static_shapes.config import DEPARTURES, get_config
+from experiments.static_shapes.config import DEPARTURES, FURTHER, get_config
 from nem_jax import charts
 from nem_jax.config.checks import set_value, value
 from nem_jax.training.run import check_startable, run_unless_finished
@@ -26,16 +26,19 @@ from nem_jax.training.workdir import to_json
 WHOLE = "rnn_em_best"
 
 _DIRECTORY, _NUM_TEST = define_directory(), define_num_test()
-_EPOCHS = flags.DEFINE_integer("epochs", None, "epochs of each, if not those of rnn_em_best", lower_bound=1)
+_EPOCHS = flags.DEFINE_integer(
+    "epochs", None, "epochs of each, if not those of rnn_em_best; warm-up takes one", lower_bound=2
+)
 
 
 def variants() -> dict[str, ConfigDict]:
-    """`rnn_em_best`, and it without each of its departures, by what is different."""
+    """`rnn_em_best`, it without each of its departures, and with each further one, by what is different."""
     table = {WHOLE: get_config(WHOLE)}
-    for field in DEPARTURES:
-        papers, changed = value(get_config("rnn_em"), field), get_config(WHOLE)
-        set_value(changed, field, papers)
-        table[f"{field.partition('.')[2]} {papers}"] = changed
+    papers = {field: value(get_config("rnn_em"), field) for field in DEPARTURES}
+    for field, other in {**papers, **FURTHER}.items():
+        changed = get_config(WHOLE)
+        set_value(changed, field, other)
+        table[f"{field.partition('.')[2]} {other}"] = changed
     for config in table.values():
         config.training.max_epochs = _EPOCHS.value or config.training.max_epochs
         config.data.num_test = _NUM_TEST.value or config.data.num_test
