@@ -2,7 +2,7 @@
 
 python -m experiments.evaluate --trained=static_shapes_rnn_em
 python -m experiments.evaluate --trained=runs/rnn_em --num_components=5 --num_steps=30 --gamma_draws=5
-python -m experiments.evaluate --trained=runs/mnist --generator=static_mnist --num_steps=50
+python -m experiments.evaluate --trained=runs/direct --generator=static_mnist --num_steps=50
 """
 
 from pathlib import Path
@@ -49,7 +49,9 @@ def main() -> None:
         draws.append(summarise(evaluate_subject(subject, _SPLIT.value, draw)))
         print_scores(draws[-1])
     mean, std = mean_std(draws)
-    print(f"over {len(draws)} draws: AMI (max) {mean['ami_max_mean']:.4f} +- {std['ami_max_mean']:.4f}")
+    if len(draws) > 1:
+        print_scores(mean, f"mean of {len(draws)} draws: ")
+        print_scores(std, "standard deviation: ")
     if OUTPUT.value:
         described = describe_subject(subject, _SPLIT.value, _GAMMA_DRAWS.value)
         write_json(

@@ -54,7 +54,7 @@ def total_loss(
 
 
 def loss_upper_bound(x: Float[Array, "H W C"], psi: Float[Array, "K H W C"], pixel_dist: PixelDist) -> Float[Array, ""]:
-    """sum_i -log P(x_i | max_k psi_ik): the next-step error of N-EM's figure 5, which needs no gamma."""
+    """sum_i -log P(x_i | max_k psi_ik), by `pixel_dist.nll`: the error of N-EM's figure 5, which needs no gamma."""
     chex.assert_rank([x, psi], [3, 4])
     return jnp.sum(pixel_dist.nll(x, predicted_frame(psi)))
 

@@ -53,6 +53,9 @@ def contingency(
     """Pixels of each group (rows 0..num_groups) under each label (columns 0..num_components - 1) where `mask`.
 
     Pixels whose group or label is outside these ranges are not counted.
+
+    Raises:
+        ValueError: there are more than `MAX_PIXELS` pixels.
     """
     chex.assert_equal_shape([groups, labels, mask])
     if groups.size > MAX_PIXELS:
@@ -202,6 +205,9 @@ def ami(
     """`ami_from_table` of the `contingency` of two integer images of the same shape, where `mask`.
 
     NaN if a pixel there is of no group 0..num_groups, or has no label 0..num_components - 1.
+
+    Raises:
+        ValueError: there are more than `MAX_PIXELS` pixels, or the normaliser is none of `NORMALISERS`.
     """
     table = contingency(groups, labels, mask, num_groups, num_components)
     return jnp.where(_is_complete(table, mask), ami_from_table(table, normaliser), jnp.nan)
@@ -238,6 +244,9 @@ def segmentation_scores(gamma: Float[Array, "K H W 1"], groups: Int[Array, "H W 
             scores NaN.
         groups: true segmentation, 0 where ignored (`Example.groups`).
         num_groups: the largest value of `groups`. A larger one in the data makes the indices NaN.
+
+    Raises:
+        ValueError: the image has more than `MAX_PIXELS` pixels.
     """
     chex.assert_rank([gamma, groups], [4, 3])
     labels = jnp.argmax(gamma[..., 0], axis=0)

@@ -22,7 +22,7 @@ from nem_jax.unrolling import unroll
 
 @dataclass(frozen=True)
 class NEM:
-    """Everything about a model but its weights. `dataclasses.replace` gives it another K or T.
+    """Everything about a model but its weights. `dataclasses.replace` gives it another K or T; static under `jax.jit`.
 
     Attributes:
         init: `key -> params`.
@@ -105,10 +105,13 @@ def infer(model: NEM, params: Params, key: PRNGKey, x: Float[Array, "F H W C"]) 
         model: the model's constants.
         params: its weights.
         key: consumed; draws the input noise and the initial gamma.
-        x: clean frames, T + lookahead of them or one (a static image).
+        x: clean frames, T + lookahead of them (later ones are not read) or one (a static image).
 
     Returns:
         The states after each step, and the inputs x_noisy `[T, H, W, C]` that led there.
+
+    Raises:
+        AssertionError: x is a sequence of fewer frames.
     """
     x_noisy, state = draw_inputs(model, key, x)
     step = functools.partial(
@@ -129,8 +132,8 @@ def infer_likeliest(
 ) -> tuple[Trajectory, jax.Array]:
     """`infer` from `model.num_draws` initial gammas, each with its own noise; the one that explains x best is kept.
 
-    That is the lowest `losses.loss_upper_bound` after the last step, which knows neither gamma nor true groups, but the
-    target: a prediction kept so is no forecast. One draw is `infer` itself.
+    Beyond the paper. The lowest `losses.loss_upper_bound` after the last step wins, which knows neither gamma nor true
+    groups, but the target: a prediction kept so is no forecast. One draw is `infer` itself.
     """
     if model.num_draws == 1:
         return infer(model, params, key, x)
@@ -141,12 +144,12 @@ def infer_likeliest(
 
 
 def objective(model: NEM, trajectory: Trajectory, x: Float[Array, "F H W C"]) -> losses.StepLoss:
-    """The training objective of a trajectory (N-EM equation 5, summed over the weighted EM steps)."""
+    """The training objective of a trajectory, in nats (N-EM equation 5, summed over the weighted EM steps)."""
     targets = target_frames(model, x)
     return losses.trajectory_loss(targets, trajectory, model.pixel_dist, model.loss_weights, model.inter_weight)
 
 
 def example_loss(model: NEM, params: Params, key: PRNGKey, x: Float[Array, "F H W C"]) -> losses.StepLoss:
-    """`objective` of `infer` on one example: what training minimises."""
+    """`objective` of `infer` on one example, in nats: what training minimises."""
     trajectory, _ = infer(model, params, key, x)
     return objective(model, trajectory, x)

@@ -112,6 +112,8 @@ def test_the_readmes_own_model_trains_and_its_trained_weights_load(tmp_path, mon
     assert weights_sha256(trained) == weights_sha256(read_weights(tmp_path / "runs" / "k5" / WEIGHTS))
     run_blocks(names, "def cell(", "def objective(", "Training.of(")
     assert names["state"].best_params["encoder"].shape == (1, 784, 64)
+    run_blocks(names, "summarise(evaluate(")
+    assert 0 < names["scores"]["ami_max_last"] < 1
 
 
 def test_the_readmes_own_data_are_read(tmp_path, monkeypatch):

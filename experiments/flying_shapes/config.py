@@ -1,6 +1,7 @@
 """Flying shapes (N-EM section 4.2): 3, 4 or 5 shapes that move through each other, 28x28 binary, next-step prediction.
 
-    python -m experiments.flying_shapes.run --config=experiments/flying_shapes/config.py:rnn_em_3_3 --workdir=runs/3_3
+    python -m experiments.flying_shapes.run --config=experiments/flying_shapes/config.py:rnn_em_3_3 \
+        --workdir=runs/rnn_em_3_3
 
 Names: `rnn_em_3_3`, `rnn_em_3_5`, `rnn_em_5_3`, `rnn_em_5_5` (objects and K of the paper's table 1), `rnn_em_4_5`;
 `rnn_ae_3`, `rnn_ae_4`, `rnn_ae_5` (K = 1: the recurrent autoencoder of figure 5); `smoke` (seconds). Each of

@@ -25,7 +25,7 @@ DEPARTURES = (
     "model.step_weights", "model.num_components", "model.num_steps", "model.hidden_size", "model.inter_weight",
     "training.learning_rate", "training.decay", "model.num_draws",
 )  # fmt: skip
-"""How `rnn_em_best` departs from `rnn_em`: `experiments.static_shapes.ablation` takes each back alone."""
+"""How `rnn_em_best` departs from `rnn_em`, its ten epochs apart: `static_shapes.ablation` takes each back alone."""
 
 FURTHER = {"training.batch_size": 512, "training.warmup_epochs": 1, "training.clip_norm": 300.0}
 """Departures that `rnn_em_best` does without: the ablation adds each alone. (Its gradient's norm is 150 to 300 in most
@@ -42,7 +42,7 @@ def get_config(name: str = "rnn_em") -> ConfigDict:
     """The configuration called `name`, one of `NAMES`."""
     config = base_config("static_shapes", name, NAMES)
     data, model, training = config.data, config.model, config.training
-    data.generator = "static_shapes"  # or 'published_shapes': 20x20, bit for bit (image_size 20)
+    data.generator = "static_shapes"  # or 'published_shapes': the authors' 20x20 images (image_size 20)
     model.cell = "rnn_em"
     if name.startswith("n_em"):
         model.cell, model.step_size_init = "n_em", "positive"

@@ -20,7 +20,7 @@ def default_config() -> ConfigDict:
 
 def _data() -> ConfigDict:
     data = ConfigDict()
-    data.path = placeholder(str)  # an HDF5 file in N-EM's layout, in the place of what follows; None: generate
+    data.path = placeholder(str)  # an HDF5 file in N-EM's layout, of the sizes given below; None: generate
     data.generator = placeholder(str)  # 'static_shapes', 'published_shapes', 'flying_shapes', '{static,flying}_mnist'
     data.seed = 0  # of generated data
     data.digits = placeholder(str)  # 'mnist', or 'sklearn': real 8x8 digits that come with scikit-learn
@@ -68,7 +68,7 @@ def _training() -> ConfigDict:
     training.num_microbatches = 1  # parts of a batch, one after the other, to save memory
     training.max_epochs = 500
     training.patience = 10  # epochs without a better validation loss
-    training.log_interval = 11  # steps between two visits of the host; 781 steps an epoch
+    training.log_interval = 11  # steps between two visits of the host, which move the progress bar; 781 steps an epoch
     training.scan_unroll = placeholder(int)  # EM steps per loop body; None: all
     training.seed_mapping = placeholder(str)  # several seeds 'vmap'ped or in 'sequence'; None: as is faster
     training.seed_devices = placeholder(int)  # along the mesh's axis of seeds; None: the greatest common divisor

@@ -84,8 +84,9 @@ def flying_mnist(
             sixth, validation from that, test from the test digits.
 
     Raises:
-        ValueError: one sentence that names the field: a digit larger than the canvas, more digits than the pool has,
-            a pool of more than there are, or so many digits that they would cover the canvas more than twice.
+        ValueError: one sentence that names the field of a configuration: a digit larger than the canvas, more digits
+            than the pool has, a pool of more than there are, or so many digits that they would cover the canvas more
+            than twice.
     """
     _, height, width = digits.training.shape
     least = max(height, width)

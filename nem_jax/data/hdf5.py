@@ -154,7 +154,7 @@ def load_hdf5(
         path: of the file.
         sizes: number of training, validation and test examples: the first ones of each split are used.
         num_frames: the first so many frames are used; None: all. A static file (T = 1) serves any number.
-        max_resident_bytes: a split that would take more on the device is streamed.
+        max_resident_bytes: a split that would take more on the device stays in the file, from which its `fetch` reads.
 
     Raises:
         FileNotFoundError, ValueError: one sentence that names the file, the array and what is allowed.
@@ -181,6 +181,7 @@ def write_hdf5(path: str | Path, dataset: Dataset, batch_size: int = 1000) -> No
 
     Raises:
         FileExistsError: `path` exists; it is left as it is.
+        FileNotFoundError: its directory does not.
     """
     path = Path(path)
     if path.exists():

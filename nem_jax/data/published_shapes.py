@@ -66,6 +66,9 @@ def published_shapes(sizes: tuple[int, int, int] = (50_000, 10_000, 10_000)) -> 
 
     Args:
         sizes: number of training, validation and test images, at most those published.
+
+    Raises:
+        ValueError: there are not so many; the sentence names the field of a configuration.
     """
     for name, size in zip(SPLITS, sizes, strict=True):
         if not 1 <= size <= SIZES[name]:

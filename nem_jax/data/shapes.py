@@ -69,6 +69,9 @@ def flying_shapes(
         num_frames: F, EM steps + lookahead: 21 in the paper.
         num_objects: shapes per sequence.
         image_size: height and width of the canvas, at least 12 pixels.
+
+    Raises:
+        ValueError: it is smaller.
     """
     if image_size < MIN_IMAGE_SIZE:
         raise ValueError(f"image_size must be at least {MIN_IMAGE_SIZE}, the width of a triangle, got {image_size}")
@@ -80,6 +83,6 @@ def flying_shapes(
 def static_shapes(seed: int, sizes: tuple[int, int, int], num_objects: int = 3, image_size: int = 28) -> Dataset:
     """The data set of N-EM's section 4.1 (28x28, 3 shapes) and of Tagger's shapes experiment (20x20, 3 shapes).
 
-    Arguments as for `flying_shapes`, of which these are the first frames.
+    Arguments and errors as for `flying_shapes`, of which these are the first frames.
     """
     return flying_shapes(seed, sizes, 1, num_objects, image_size)

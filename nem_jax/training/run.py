@@ -194,8 +194,10 @@ def _describe_stage(training: Training, state: TrainState, index: int) -> dict[s
 
 
 def print_scores(scores: dict[str, float], label: str = "") -> None:
-    """The line that people look for: means over the scored steps."""
+    """The line that people look for: means over the scored steps, and the papers' AMI after the last of several."""
+    several = scores["ami_max_last"] != scores["ami_max_mean"]
+    last = f", {scores['ami_max_last']:.4f} (max, last step)" if several else ""
     print(
-        f"{label}AMI {scores['ami_max_mean']:.4f} (max), {scores['ami_arithmetic_mean']:.4f} (arithmetic)   "
+        f"{label}AMI {scores['ami_max_mean']:.4f} (max), {scores['ami_arithmetic_mean']:.4f} (arithmetic){last}   "
         f"ARI {scores['ari_mean']:.4f}   confidence {scores['confidence_mean']:.4f}   loss {scores['total']:.2f}"
     )
