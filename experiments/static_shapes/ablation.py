@@ -34,8 +34,8 @@ _EPOCHS = flags.DEFINE_integer(
 def variants() -> dict[str, ConfigDict]:
     """`rnn_em_best`, it without each of its departures, and with each further one, by what is different."""
     table = {WHOLE: get_config(WHOLE)}
-    papers = {field: value(get_config("rnn_em"), field) for field in DEPARTURES}
-    for field, other in {**papers, **FURTHER}.items():
+    papers = [(field, value(get_config("rnn_em"), field)) for field in DEPARTURES]
+    for field, other in [*papers, *FURTHER.items()]:
         changed = get_config(WHOLE)
         set_value(changed, field, other)
         table[f"{field.partition('.')[2]} {other}"] = changed
