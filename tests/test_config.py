@@ -137,8 +137,16 @@ def test_every_field_is_read(config, monkeypatch):
         ({"model__epsilon": -1.0}, "model.epsilon must be a number from 0.0 to 1.0, got -1.0"),
         ({"model__e_sigma": 0.5}, "model.e_sigma must be given exactly if model.pixel_dist is 'gaussian', got 0.5"),
         ({"model__pixel_dist": "gaussian"}, "model.e_sigma must be given exactly if"),
+        (
+            {"model__pixel_dist": "gaussian", "model__e_sigma": 0.0},
+            "model.e_sigma must be a number from 0.001 to 1e+38, got 0.0",
+        ),
         ({"model__step_size_init": "positive"}, "model.step_size_init must be given exactly if model.cell is 'n_em'"),
         ({"model__cell": "n_em"}, "model.step_size_init must be given exactly if model.cell is 'n_em', got None"),
+        (
+            {"model__cell": "n_em", "model__step_size_init": "down"},
+            "model.step_size_init must be one of 'positive', 'original', got 'down'",
+        ),
         (
             {
                 "model__cell": "n_em", "model__step_size_init": "positive",
@@ -506,6 +514,30 @@ def test_large_gradients_are_clipped_before_adam():
     optimiser = build_experiment(config).training.optimiser
     _, (_, (adam, *_)) = optimiser.update(jnp.array([30.0, 40.0]), optimiser.init(jnp.zeros(2)), jnp.zeros(2))
     np.testing.assert_allclose(adam.mu, 0.1 * np.array([1.2, 1.6]), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("seed", "num_seeds", "sentence"),
+    [
+        (0, 0, "num_seeds must be an integer of at least 1, got 0"),
+        (-1, 1, "seed must be an integer from 0 to 4294967295, got -1"),
+        (2**32 - 1, 2, "seed must be an integer from 0 to 4294967294, got 4294967295"),
+    ],
+)
+def test_seeds_that_are_none_or_would_repeat_others_are_refused(seed, num_seeds, sentence):
+    """JAX keeps 32 bits of a seed."""
+    config = get_config("rnn_em")
+    config.seed, config.num_seeds = seed, num_seeds
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        build_experiment(config)
+    config.seed, config.num_seeds = 2**32 - 2, 2
+    assert build_experiment(config).seeds[-1] == 2**32 - 1
+
+
+@pytest.mark.parametrize("lookahead", [0, 1])
+def test_sequences_have_the_frames_that_the_steps_need(lookahead):
+    config = changed(data__generator="flying_shapes", model__num_steps=3, model__lookahead=lookahead)
+    assert build_experiment(config).load_data().num_frames == 3 + lookahead
 
 
 def test_the_ablation_changes_one_departure_at_a_time():

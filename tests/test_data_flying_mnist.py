@@ -10,6 +10,7 @@ import pytest
 from nem_jax.data import hdf5
 from nem_jax.data.flying_mnist import digit_pools, flying_mnist
 from nem_jax.data.mnist import Digits
+from nem_jax.data.motion import draw_velocities
 from nem_jax.data.scene import compose, paste
 from nem_jax.data.split import SPLITS
 
@@ -68,6 +69,17 @@ def test_types_and_shapes_of_the_arrays(examples):
     assert [a.dtype for a in examples[:3]] == [np.float32, np.int32, np.int32]
     assert [a.shape for a in examples.objects] == [(40, 6, 3, 11, 11, 1), (40, 6, 3, 2), (40, 6, 3, 2)]
     assert [a.dtype for a in examples.objects] == [np.float32, np.int32, np.int32]
+
+
+def test_digits_are_the_ones_of_the_published_scores(examples):
+    """Written out from the key: of another order no other test would know."""
+    numbers, room = drawn_numbers(examples), np.tile([IMAGE_SIZE - HEIGHT, IMAGE_SIZE - WIDTH], (3, 1))
+    for i in range(5):
+        keys = jax.random.split(jax.random.fold_in(DATASET.splits["training"].source.key, i), 3)
+        np.testing.assert_array_equal(numbers[i], jax.random.randint(keys[0], (3,), 0, NUM_TRAINING * 5 // 6))
+        positions, velocities = examples.objects.positions[i, 0], examples.objects.velocities[i, 0]
+        np.testing.assert_array_equal(positions, jax.random.randint(keys[1], (3, 2), 0, room + 1))
+        np.testing.assert_array_equal(np.abs(velocities), np.abs(draw_velocities(keys[2], 3)))
 
 
 def test_frames_are_the_pictures_at_their_positions(examples):

@@ -13,7 +13,7 @@ from experiments.flying_shapes.config import get_config as flying_shapes
 from experiments.static_shapes.config import get_config as static_shapes
 from nem_jax.config import build_experiment
 from nem_jax.data.hdf5 import load_hdf5, write_hdf5
-from nem_jax.devices import make_mesh, place
+from nem_jax.devices import make_mesh, place, training_mesh
 from nem_jax.evaluation import evaluate
 from nem_jax.losses import StepLoss
 from nem_jax.training import loop
@@ -159,24 +159,31 @@ def test_a_checkpoint_of_eight_devices_resumes_on_others(use_devices, tmp_path):
             np.testing.assert_allclose(four_steps(training, state)[1], loss, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("num_seeds", "count", "shape"), [(6, 4, (2, 2)), (3, 2, (1, 2)), (5, 5, (5, 1))])
+def test_seeds_get_as_many_devices_as_divide_both(use_devices, num_seeds, count, shape):
+    use_devices(count)
+    assert training_mesh(num_seeds, 16, num_microbatches=1).devices.shape == shape
+
+
 def four_steps(training, state):
     batches = np.arange(2 * 4 * BATCH_SIZE).reshape(2, 4, BATCH_SIZE) % 96
     return loop.take_steps(training, state, batches, np.array([True, True]))
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"),
+    ("num_seeds", "options", "sentence"),
     [
-        ({"batch_size": 12}, "training.batch_size must be a multiple of 8, got 12"),
-        ({"num_microbatches": 4}, "training.batch_size must be a multiple of 32, got 16"),
-        ({"seed_devices": 3}, r"training.seed_devices must divide both num_seeds \(2\) and .* \(8\), got 3"),
-        ({"seed_devices": 4}, r"training.seed_devices must divide both num_seeds \(2\) and .* \(8\), got 4"),
+        (1, {"batch_size": 12}, "training.batch_size must be a multiple of 8, got 12"),
+        (1, {"num_microbatches": 4}, "training.batch_size must be a multiple of 32, got 16"),
+        (2, {"seed_devices": 3}, r"training.seed_devices must divide both num_seeds \(2\) and .* \(8\), got 3"),
+        (3, {"seed_devices": 3}, r"training.seed_devices must divide both num_seeds \(3\) and .* \(8\), got 3"),
+        (2, {"seed_devices": 4}, r"training.seed_devices must divide both num_seeds \(2\) and .* \(8\), got 4"),
     ],
 )
-def test_what_the_devices_do_not_divide_is_refused(use_devices, tmp_path, options, sentence):
+def test_what_the_devices_do_not_divide_is_refused(use_devices, tmp_path, num_seeds, options, sentence):
     use_devices(8)
     config = static_shapes("smoke")
-    config.num_seeds = 2 if "seed_devices" in options else 1
+    config.num_seeds = num_seeds
     config.training.update({"batch_size": BATCH_SIZE, **options})
     with pytest.raises(ValueError, match=sentence):
         run(config, str(tmp_path / "run"))

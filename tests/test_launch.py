@@ -71,6 +71,13 @@ def test_weights_whose_name_is_a_runs_too_are_ambiguous(finished, tmp_path, monk
     assert load_trained("./static_shapes_rnn_em").config.name == "smoke"
 
 
+def test_a_seed_that_weights_do_not_have_is_refused(finished):
+    for source in ("static_shapes_rnn_em", str(finished[0])):
+        with pytest.raises(ValueError, match=f"^seed must be from 0 to 0 of {source}, got 7$"):
+            load_trained(source, seed=7)
+        assert load_trained(source, seed=0).config.seed == 0
+
+
 def test_compiled_programs_are_not_kept_in_a_runs_directory(launch, tmp_path, assert_one_sentence):
     done = train(launch, tmp_path / "run", f"--compilation_cache={tmp_path / 'run' / 'cache'}")
     assert_one_sentence(done, "--compilation_cache must not lie in --workdir")
@@ -99,6 +106,8 @@ def test_the_weights_are_scored_again_with_other_k_and_t(finished, launch, tmp_p
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert len(scores["draws"]) == 2
     assert scores["draws"][0] != scores["draws"][1]
+    assert scores["protocol"]["gamma_draws"] == 2
+    assert "mean of 2 draws: AMI" in done.stdout
     assert scores["protocol"]["num_components"] == 5
     assert scores["protocol"]["num_steps"] == 4
     assert scores["protocol"]["input_noise"] == "none"

@@ -260,6 +260,9 @@ def test_unknown_responsibilities_have_no_score():
     scores = _segmentation_scores(gamma.at[1, 0, *scored].set(jnp.nan), groups, num_groups=3)
     for score in scores:
         np.testing.assert_array_equal(np.isnan(score), [False, True, False, False])
+    ignored = np.argwhere(np.asarray(groups[1, ..., 0] == 0))[0]
+    scores = _segmentation_scores(gamma.at[1, 0, *ignored].set(jnp.nan), groups, num_groups=3)
+    jax.tree.map(np.testing.assert_array_equal, scores, _segmentation_scores(gamma, groups, num_groups=3))
 
 
 def test_pixels_that_cannot_be_counted_make_the_indices_nan():

@@ -119,6 +119,14 @@ def test_step_t_reads_frame_t_and_is_scored_on_frame_t_plus_lookahead(params, x,
         )
 
 
+def test_noise_and_gamma_are_drawn_with_keys_of_their_own(x):
+    """Written out: with others no published number could be repeated."""
+    noise_key, state_key = jax.random.split(KEY)
+    x_noisy, state = model.draw_inputs(NEM, KEY, x)
+    np.testing.assert_array_equal(x_noisy, corruption.bitflip(noise_key, x[:NUM_STEPS], prob=0.2))
+    np.testing.assert_array_equal(state.gamma, em.init_state(state_key, 2, HIDDEN_SIZE, SHAPE).gamma)
+
+
 def test_the_first_psi_sees_the_corrupted_frame_alone(params, x):
     """With an input that is noise and nothing else, x must not matter before it is a target."""
     blind = dataclasses.replace(NEM, corrupt=lambda key, x: jax.random.uniform(key, x.shape))

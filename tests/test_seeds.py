@@ -12,7 +12,7 @@ from nem_jax.training.logs import METRICS, read_records
 from nem_jax.training.loop import Training
 from nem_jax.training.run import run
 from nem_jax.training.seeds import MAPPINGS, create_states, make_seed_keys, take_seed
-from nem_jax.training.stages import load_trained
+from nem_jax.training.stages import initial_params, load_trained
 from nem_jax.training.state import make_keys
 from nem_jax.training.workdir import WEIGHTS
 from nem_jax.weights import read_weights, weights_sha256
@@ -47,6 +47,15 @@ def assert_alike(found, expected, rtol):
 
 def test_the_mappings_are_those_that_the_configuration_knows():
     assert tuple(MAPPINGS) == SEED_MAPPINGS
+
+
+def test_given_weights_are_every_seeds():
+    config = get_config("rnn_em")
+    config.num_seeds, config.training.init_from = SEEDS, "static_shapes_rnn_em"
+    params = initial_params(build_experiment(config))
+    given = load_trained("static_shapes_rnn_em").params
+    for index in range(SEEDS):
+        jax.tree.map(np.testing.assert_array_equal, take_seed(params, index), given)
 
 
 @pytest.mark.parametrize(("mapping", "rtol"), [("sequence", 1e-6), ("vmap", 1e-5)])

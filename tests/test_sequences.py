@@ -290,9 +290,13 @@ def test_a_sequence_is_drawn_and_animated(runs, launch, tmp_path):
     with np.load(tmp_path / "figure.npz") as arrays:
         assert arrays["gamma"].shape == (4, 2, 16, 16, 1)
         np.testing.assert_array_equal(np.any(arrays["x"][1:] != arrays["x"][:-1]), True)
-        dataset = load_subject(str(runs / "direct_seed0"), {"model.num_steps": 4}).dataset
+        subject = load_subject(str(runs / "direct_seed0"), {"model.num_steps": 4})
+        dataset = subject.dataset
         example = dataset.sample(dataset.splits["test"].source, jnp.int32(5))
         np.testing.assert_allclose(arrays["x"], example.x[1:], atol=1e-6)
+        model, key = subject.experiment.model, draw_key(subject.trained.seed, 0)
+        shown = examine(model, subject.params, key, subject.dataset, "test", np.array([5]))
+        np.testing.assert_allclose(arrays["gamma"], shown.gamma[0], atol=1e-3)
     with PIL.Image.open(tmp_path / "figure.gif") as gif:
         assert gif.n_frames == 4
     assert (tmp_path / "figure.png").exists()

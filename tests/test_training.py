@@ -14,13 +14,16 @@ from experiments.flying_shapes import config as flying_shapes
 from experiments.recipe import shrink_sequences
 from experiments.static_shapes.config import NAMES, get_config
 from nem_jax.config import build_experiment, build_stages
+from nem_jax.distributions import Bernoulli
+from nem_jax.evaluation import examine
 from nem_jax.training import loop, step
 from nem_jax.training import run as training_run
 from nem_jax.training.checkpoint import Checkpoints
 from nem_jax.training.logs import METRICS, read_records
 from nem_jax.training.loop import Training
-from nem_jax.training.run import run
+from nem_jax.training.run import print_scores, run
 from nem_jax.training.seeds import take_seed
+from nem_jax.training.stages import load_trained
 from nem_jax.training.state import create_state, draw_key, make_keys, update_best
 from nem_jax.training.workdir import OVERVIEW, RESULT, WEIGHTS
 from nem_jax.weights import read_weights, weights_sha256
@@ -54,7 +57,10 @@ def test_a_run_learns_and_leaves_all_its_files(finished):
     (events,) = (path / "tensorboard").iterdir()
     assert b"overview" in events.read_bytes()
     dataset = build_experiment(tiny()).load_data()
+    model, params, _ = load_trained(str(path))
+    shown = examine(model, params, draw_key(0, draw=0), dataset, "test").last
     with np.load(path / "overview.npz") as arrays:
+        np.testing.assert_allclose(arrays["gamma"], shown.gamma, atol=1e-4)
         assert arrays["gamma"].shape == (8, 4, 28, 28, 1)
         for index, x in enumerate(arrays["x"]):
             example = dataset.sample(dataset.splits["test"].source, jnp.int32(index))
@@ -63,6 +69,34 @@ def test_a_run_learns_and_leaves_all_its_files(finished):
     (only,) = result["runs"]
     assert not only["stopped_early"]
     assert only["scores"]["total"] == pytest.approx(second["valid_total"], rel=0.05)
+
+
+def test_a_run_is_finished_when_all_else_is_written(finished, tmp_path, monkeypatch):
+    """Were its result the first, a kill would leave a finished run without weights."""
+    copy = shutil.copytree(finished[0], tmp_path / "run")
+    (copy / RESULT).unlink()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training_run, "write_weights", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny(), str(copy))
+    assert not (copy / RESULT).exists()
+
+
+def test_printed_scores_bear_their_names(capsys):
+    scores = {
+        "ami_max_mean": 0.1, "ami_max_last": 0.6, "ami_arithmetic_mean": 0.2, "ari_mean": 0.3, "confidence_mean": 0.4,
+        "total": 5.0,
+    }  # fmt: skip
+    print_scores(scores, "seed 3: ")
+    assert capsys.readouterr().out.split("   ") == [
+        "seed 3: AMI 0.1000 (max), 0.2000 (arithmetic), 0.6000 (max, last step)",
+        "ARI 0.3000", "confidence 0.4000", "loss 5.00\n",
+    ]  # fmt: skip
+    print_scores({**scores, "ami_max_last": 0.1})
+    assert "last step" not in capsys.readouterr().out
 
 
 def test_a_directory_that_cannot_be_used_is_refused_before_data_are_loaded(finished, monkeypatch):
@@ -331,6 +365,20 @@ def test_each_step_draws_noise_and_gamma_anew_for_each_example():
     state = loop.create(training, jax.tree.map(lambda leaf: leaf[None], params))
     _, losses = loop.take_steps(training, state, np.tile(index, (1, 2, 1)), np.array([True]))
     assert losses[0, 0] == pytest.approx(sum(map(float, by_hand)), rel=1e-5)
+
+
+class Infinite(Bernoulli):
+    """Its cost is infinite, and the cost's gradient is not."""
+
+    def nll(self, x, psi):
+        return super().nll(x, psi) + jnp.inf
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_though_the_gradient_is(tmp_path):
+    experiment = build_experiment(tiny())
+    model = dataclasses.replace(experiment.model, pixel_dist=Infinite(), gradient_gamma=False)
+    with pytest.raises(FloatingPointError, match=r"^step 1: the loss or its gradient is not finite"):
+        loop.train(Training.of(dataclasses.replace(experiment, model=model)), tmp_path)
 
 
 def with_cell(experiment, init, cell):

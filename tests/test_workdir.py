@@ -32,6 +32,13 @@ def test_a_new_directory_gets_the_configuration(tmp_path):
     assert workdir.read_provenance(tmp_path / "a" / "b") == {"git_revision": "first"}
 
 
+def test_the_configuration_is_written_after_what_a_run_with_one_needs(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(workdir, "write_json", lambda path, _: written.append(path.name))
+    open_workdir(tmp_path / "run", get_config("smoke"))
+    assert written == [PROVENANCE, CONFIG]
+
+
 def test_the_same_configuration_resumes_and_changes_nothing(tmp_path):
     open_workdir(tmp_path, get_config("smoke"))
     before = contents(tmp_path)
@@ -67,7 +74,8 @@ def test_a_run_resumes_with_less_memory_but_not_with_another_batch(tmp_path):
     open_workdir(tmp_path, get_config("smoke"))
     smaller = get_config("smoke")
     smaller.training.remat, smaller.training.scan_unroll, smaller.training.num_microbatches = "all", 1, 4
-    smaller.training.seed_devices = 2  # another machine
+    smaller.training.update({"seed_devices": 2, "seed_mapping": "vmap"})  # another machine
+    smaller.training.update({"log_interval": 3, "figure_interval": 7})
     open_workdir(tmp_path, smaller)
     smaller.training.batch_size = 32
     refused(tmp_path, smaller, "another configuration: config.training.batch_size is 64 there and 32 here")
