@@ -296,6 +296,7 @@ def test_a_sequence_is_drawn_and_animated(runs, launch, tmp_path):
         np.testing.assert_allclose(arrays["x"], example.x[1:], atol=1e-6)
         model, key = subject.experiment.model, draw_key(subject.trained.seed, 0)
         shown = examine(model, subject.params, key, subject.dataset, "test", np.array([5]))
+        np.testing.assert_allclose(arrays["x_noisy"], shown.x_noisy[0], atol=1e-6)
         np.testing.assert_allclose(arrays["gamma"], shown.gamma[0], atol=1e-3)
     with PIL.Image.open(tmp_path / "figure.gif") as gif:
         assert gif.n_frames == 4
