@@ -16,7 +16,7 @@ from experiments.trained import describe_subject, evaluate_subject, without_nois
 from nem_jax import provenance
 from nem_jax.data.split import SPLITS
 from nem_jax.evaluation import mean_std, summarise
-from nem_jax.training.run import print_scores
+from nem_jax.training.run import print_mean_std, print_scores
 from nem_jax.training.workdir import write_json
 
 _SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "which examples")
@@ -29,7 +29,7 @@ _CLEAN = flags.DEFINE_boolean("clean", False, "no input noise (the default is th
 
 
 def main() -> None:
-    """Print the scores of each draw and their mean."""
+    """Print the scores of each draw and, of several, their mean and standard deviation."""
     source = trained_name()
     if NUM_TEST.value is not None and _SPLIT.value != "test":
         raise ValueError(f"num_test is given, but split is {_SPLIT.value!r}")
@@ -50,8 +50,7 @@ def main() -> None:
         print_scores(draws[-1])
     mean, std = mean_std(draws)
     if len(draws) > 1:
-        print_scores(mean, f"mean of {len(draws)} draws: ")
-        print_scores(std, "standard deviation: ")
+        print_mean_std(mean, std, f"{len(draws)} draws")
     if OUTPUT.value:
         described = describe_subject(subject, _SPLIT.value, _GAMMA_DRAWS.value)
         write_json(

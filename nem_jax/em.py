@@ -100,7 +100,7 @@ def em_step(
     """One EM step: residual with the old gamma, new theta and psi, then the E-step (N-EM figure 1).
 
     Args:
-        cell: one component's network, see `nem_jax.types.Cell`; like `pixel_dist` and the options static under jit.
+        cell: one component's network, see `nem_jax.types.Cell`; static under jit, like `pixel_dist` and the options.
         params: its weights.
         state: the last step's.
         x_noisy: corrupted input of this step.

@@ -1,6 +1,7 @@
 """The outer training objective of N-EM (section 2.4, equation 5), for one EM step of one example.
 
-All losses are sums over pixels and components, in nats; the mean over a batch is the caller's.
+All losses are sums over pixels and components, in nats (of Gaussian pixels up to a constant); the mean over a batch is
+the caller's.
 """
 
 from typing import NamedTuple

@@ -22,7 +22,8 @@ from nem_jax.unrolling import unroll
 
 @dataclass(frozen=True)
 class NEM:
-    """Everything about a model but its weights. `dataclasses.replace` gives it another K or T; static under `jax.jit`.
+    """Everything about a model but its weights. `dataclasses.replace` gives it another K or T; under `jax.jit` it
+    is a static argument.
 
     Attributes:
         init: `key -> params`.
@@ -144,12 +145,12 @@ def infer_likeliest(
 
 
 def objective(model: NEM, trajectory: Trajectory, x: Float[Array, "F H W C"]) -> losses.StepLoss:
-    """The training objective of a trajectory, in nats (N-EM equation 5, summed over the weighted EM steps)."""
+    """The training objective of a trajectory (N-EM equation 5, summed over the weighted EM steps)."""
     targets = target_frames(model, x)
     return losses.trajectory_loss(targets, trajectory, model.pixel_dist, model.loss_weights, model.inter_weight)
 
 
 def example_loss(model: NEM, params: Params, key: PRNGKey, x: Float[Array, "F H W C"]) -> losses.StepLoss:
-    """`objective` of `infer` on one example, in nats: what training minimises."""
+    """`objective` of `infer` on one example: what training minimises."""
     trajectory, _ = infer(model, params, key, x)
     return objective(model, trajectory, x)

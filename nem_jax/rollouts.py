@@ -94,7 +94,7 @@ def rollout(model: NEM, params: Params, key: PRNGKey, x: Float[Array, "F H W C"]
 def rollout_losses(
     model: NEM, rollout: Rollout, x: Float[Array, "F H W C"]
 ) -> tuple[Float[Array, " T"], Float[Array, " R"]]:
-    """`losses.loss_upper_bound` (N-EM figure 5) of each step, observed and ahead, on the true frames, in nats.
+    """`losses.loss_upper_bound` (N-EM figure 5) of each step, observed and ahead, on the true frames.
 
     Step t, counted on through both parts, is scored on frame t + `model.lookahead`.
 

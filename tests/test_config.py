@@ -530,6 +530,10 @@ def test_seeds_that_are_none_or_would_repeat_others_are_refused(seed, num_seeds,
     config.seed, config.num_seeds = seed, num_seeds
     with pytest.raises(ValueError, match=f"^{sentence}$"):
         build_experiment(config)
+
+
+def test_the_largest_seed_is_allowed():
+    config = get_config("rnn_em")
     config.seed, config.num_seeds = 2**32 - 2, 2
     assert build_experiment(config).seeds[-1] == 2**32 - 1
 

@@ -71,8 +71,8 @@ def test_types_and_shapes_of_the_arrays(examples):
     assert [a.dtype for a in examples.objects] == [np.float32, np.int32, np.int32]
 
 
-def test_digits_are_the_ones_of_the_published_scores(examples):
-    """Written out from the key: of another order no other test would know."""
+def test_sequences_are_the_ones_of_the_published_scores(examples):
+    """How the key is split, written out; velocities but for their signs, which turn at a border."""
     numbers, room = drawn_numbers(examples), np.tile([IMAGE_SIZE - HEIGHT, IMAGE_SIZE - WIDTH], (3, 1))
     for i in range(5):
         keys = jax.random.split(jax.random.fold_in(DATASET.splits["training"].source.key, i), 3)

@@ -1,5 +1,6 @@
 """What the documents tell people to type works."""
 
+import ast
 import importlib
 import importlib.util
 import re
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 
 import nem_jax
+from experiments.flying_mnist import config as flying_mnist
 from experiments.recipe import base_config
 from experiments.static_shapes import config as static_shapes
 from experiments.static_shapes.config import get_config
+from nem_jax.config import build_stages
 from nem_jax.config.checks import value
 from nem_jax.training.run import run
 from nem_jax.training.workdir import WEIGHTS
@@ -114,6 +117,14 @@ def test_the_readmes_own_model_trains_and_its_trained_weights_load(tmp_path, mon
     assert names["state"].best_params["encoder"].shape == (1, 784, 64)
     run_blocks(names, "summarise(evaluate(")
     assert 0 < names["scores"]["ami_max_last"] < 1
+
+
+def test_the_readmes_stages_are_set():
+    (stages,) = re.findall(r'--config\.stages="(.+?)"', (ROOT / "README.md").read_text())
+    config = flying_mnist.get_config("smoke")
+    config.stages = ast.literal_eval(stages)
+    pools = [stage.load_data().splits["training"].source.pictures.shape[0] for stage in build_stages(config)]
+    assert pools == [7, 1250]
 
 
 def test_the_readmes_own_data_are_read(tmp_path, monkeypatch):

@@ -60,8 +60,8 @@ def test_a_run_learns_and_leaves_all_its_files(finished):
     model, params, _ = load_trained(str(path))
     shown = examine(model, params, draw_key(0, draw=0), dataset, "test").last
     with np.load(path / "overview.npz") as arrays:
-        np.testing.assert_array_equal(arrays["x_noisy"], shown.x_noisy)  # gamma hardly depends on the draw so early
-        np.testing.assert_allclose(arrays["gamma"], shown.gamma, atol=1e-4)
+        np.testing.assert_array_equal(arrays["x_noisy"], shown.x_noisy)  # of this draw
+        np.testing.assert_allclose(arrays["gamma"], shown.gamma, atol=1e-4)  # of these weights
         assert arrays["gamma"].shape == (8, 4, 28, 28, 1)
         for index, x in enumerate(arrays["x"]):
             example = dataset.sample(dataset.splits["test"].source, jnp.int32(index))

@@ -5,7 +5,7 @@
 Names: `direct` (all digits from the start), `staged` (20, then 500, then all digits), `direct_text` (`direct`, but the
 E-step's sigma is that of the paper's text, not of the original program), `smoke` (seconds, two stages, on
 scikit-learn's digits). `--config.data.mnist_dir=DIRECTORY` holds MNIST's IDX files; else scikit-learn downloads it.
-The paper's test AMI: `PAPER`; what was reached: experiments/README.md. An epoch takes 14 minutes on two cores. T,
+The paper's test AMI: `PAPER`; what was reached: experiments/README.md. An epoch takes 14 to 17 minutes on two cores. T,
 batch size and all other fields that are not set here: nem_jax/config/fields.py.
 """
 

@@ -1,4 +1,4 @@
-"""What each departure of `rnn_em_best` from the paper's recipe brings: each taken back alone, and further ones added.
+"""What each departure of `rnn_em_best` from the paper's recipe brings: each taken back alone, and other values tried.
 
     python -m experiments.static_shapes.ablation --directory=runs/ablation --epochs=2 --num_test=2000 \
         --output=runs/ablation/ami
@@ -32,7 +32,7 @@ _EPOCHS = flags.DEFINE_integer(
 
 
 def variants() -> dict[str, ConfigDict]:
-    """`rnn_em_best`, it without each of its departures, and with each further one, by what is different."""
+    """`rnn_em_best`, with each of its departures taken back, and with each of `FURTHER`, by what differs."""
     table = {WHOLE: get_config(WHOLE)}
     papers = [(field, value(get_config("rnn_em"), field)) for field in DEPARTURES]
     for field, other in [*papers, *FURTHER.items()]:

@@ -25,11 +25,11 @@ DEPARTURES = (
     "model.step_weights", "model.num_components", "model.num_steps", "model.hidden_size", "model.inter_weight",
     "training.learning_rate", "training.decay", "model.num_draws",
 )  # fmt: skip
-"""How `rnn_em_best` departs from `rnn_em`, its ten epochs apart: `static_shapes.ablation` takes each back alone."""
+"""How `rnn_em_best` departs from `rnn_em`, ten epochs apart; `experiments.static_shapes.ablation` takes each back."""
 
 FURTHER = {"training.batch_size": 512, "training.warmup_epochs": 1, "training.clip_norm": 300.0, "model.num_draws": 32}
-"""Departures that `rnn_em_best` does without: the ablation adds each alone. (Its gradient's norm is 150 to 300 in most
-steps of the first epoch, and 500 to 3,000 in one of ten.)"""
+"""Other values that the ablation tries in `rnn_em_best`, each alone. (The clip lies above most norms of its gradient:
+150 to 300 in the first 500 steps, but 500 to 3,000 in one of ten; noted by hand.)"""
 
 SWEEP = ("rnn_em", "n_em")
 """What section 4.1 compares, and `experiments.sweep` trains."""
@@ -42,7 +42,7 @@ def get_config(name: str = "rnn_em") -> ConfigDict:
     """The configuration called `name`, one of `NAMES`."""
     config = base_config("static_shapes", name, NAMES)
     data, model, training = config.data, config.model, config.training
-    data.generator = "static_shapes"  # or 'published_shapes': the authors' 20x20 images (image_size 20)
+    data.generator = "static_shapes"  # or 'published_shapes': Tagger's 20x20 images (image_size 20)
     model.cell = "rnn_em"
     if name.startswith("n_em"):
         model.cell, model.step_size_init = "n_em", "positive"

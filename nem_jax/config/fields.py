@@ -20,7 +20,7 @@ def default_config() -> ConfigDict:
 
 def _data() -> ConfigDict:
     data = ConfigDict()
-    data.path = placeholder(str)  # an HDF5 file in N-EM's layout, of the sizes given below; None: generate
+    data.path = placeholder(str)  # an HDF5 file in N-EM's layout, read instead of generating; None: generate
     data.generator = placeholder(str)  # 'static_shapes', 'published_shapes', 'flying_shapes', '{static,flying}_mnist'
     data.seed = 0  # of generated data
     data.digits = placeholder(str)  # 'mnist', or 'sklearn': real 8x8 digits that come with scikit-learn

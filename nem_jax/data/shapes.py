@@ -71,7 +71,7 @@ def flying_shapes(
         image_size: height and width of the canvas, at least 12 pixels.
 
     Raises:
-        ValueError: it is smaller.
+        ValueError: `image_size` is smaller.
     """
     if image_size < MIN_IMAGE_SIZE:
         raise ValueError(f"image_size must be at least {MIN_IMAGE_SIZE}, the width of a triangle, got {image_size}")

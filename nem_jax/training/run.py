@@ -154,8 +154,7 @@ def _finish(
     for run in runs:
         print_scores(run["scores"], f"seed {run['seed']}: " if len(runs) > 1 else "")
     if len(runs) > 1:
-        print_scores(mean, f"mean of {len(runs)} seeds: ")
-        print_scores(std, "standard deviation: ")
+        print_mean_std(mean, std, f"{len(runs)} seeds")
     print(f"result: {path / RESULT}\npicture: {path / OVERVIEW}\nweights: {path / WEIGHTS}\nlogs: {path}")
     return result
 
@@ -194,10 +193,16 @@ def _describe_stage(training: Training, state: TrainState, index: int) -> dict[s
 
 
 def print_scores(scores: dict[str, float], label: str = "") -> None:
-    """The line that people look for: means over the scored steps, and the papers' AMI after the last of several."""
-    several = scores["ami_max_last"] != scores["ami_max_mean"]
-    last = f", {scores['ami_max_last']:.4f} (max, last step)" if several else ""
+    """The line that people look for: means over the scored steps, and AMI after the last where it differs."""
+    differs = scores["ami_max_last"] != scores["ami_max_mean"]
+    last = f", {scores['ami_max_last']:.4f} (max, last step)" if differs else ""
     print(
         f"{label}AMI {scores['ami_max_mean']:.4f} (max), {scores['ami_arithmetic_mean']:.4f} (arithmetic){last}   "
         f"ARI {scores['ari_mean']:.4f}   confidence {scores['confidence_mean']:.4f}   loss {scores['total']:.2f}"
     )
+
+
+def print_mean_std(mean: dict[str, float], std: dict[str, float], of: str) -> None:
+    """`print_scores` of what `mean_std` found `of` several."""
+    print_scores(mean, f"mean of {of}: ")
+    print_scores(std, "standard deviation: ")
