@@ -13,8 +13,7 @@ from experiments.flying_mnist import config as flying_mnist
 from experiments.flying_shapes import config as flying_shapes
 from experiments.static_shapes import config as static_shapes
 from experiments.static_shapes.config import get_config
-from nem_jax.config import build_experiment, build_stages
-from nem_jax.config.checks import value
+from nem_jax.config import build_experiment, build_stages, checks
 from nem_jax.config.fields import FIELDS
 from nem_jax.config.model import MIN_EPSILON, _build_module
 from nem_jax.corruption import masked_uniform
@@ -554,7 +553,7 @@ def test_the_ablation_changes_one_departure_at_a_time():
         flags.FLAGS.mark_as_parsed()
     best, *others = ablation.variants().values()
     assert best == get_config("rnn_em_best")
-    papers = [(field, value(get_config("rnn_em"), field)) for field in static_shapes.DEPARTURES]
+    papers = [(field, checks.value(get_config("rnn_em"), field)) for field in static_shapes.DEPARTURES]
     for (field, other), variant in zip([*papers, *static_shapes.FURTHER.items()], others, strict=True):
         section, name = field.split(".")
         assert variant[section][name] == other != best[section][name]
