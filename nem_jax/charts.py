@@ -62,6 +62,24 @@ def bars(groups: list[str], series: dict[str, list[tuple[float | None, float | N
     return figure
 
 
+def ranking(values: Mapping[str, float], reference: str, xlabel: str) -> Figure:
+    """A dot for each of `values`, the largest on top, and a line through that of `reference`.
+
+    Args:
+        values: by label.
+        reference: the label of one of them.
+        xlabel: what is plotted.
+    """
+    labels = sorted(values, key=values.__getitem__)
+    figure = Figure(figsize=(6, 1 + 0.25 * len(labels)), dpi=100, layout="constrained")
+    axis = figure.subplots()
+    axis.axvline(values[reference], color="black", linestyle="--", linewidth=1)
+    axis.plot([values[label] for label in labels], labels, "o", color=PALETTE[0])
+    axis.grid(axis="y", alpha=0.3)
+    axis.set_xlabel(xlabel)
+    return figure
+
+
 def growth(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], xlabel: str, ylabel: str) -> Figure:
     """What grows with what, both relative to the first of each: (x, y) by label, beside the line y = x."""
     figure = Figure(figsize=(5, 4), dpi=100, layout="constrained")

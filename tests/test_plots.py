@@ -213,6 +213,15 @@ def test_bars_of_the_wrong_number_are_refused():
         charts.bars(["a", "b"], {"ours": [(1.0, 0.0)]}, "AMI")
 
 
+def test_a_ranking_has_the_largest_on_top_and_a_line_through_the_reference():
+    (axis,) = charts.ranking({"a": 0.5, "b": 0.9, "c": 0.7}, "c", "AMI").axes
+    line, dots = axis.lines
+    assert line.get_xdata() == [0.7, 0.7]
+    assert dict(zip(dots.get_ydata(), dots.get_xdata(), strict=True)) == {"a": 0.5, "c": 0.7, "b": 0.9}
+    assert list(dots.get_ydata()) == ["a", "c", "b"]  # upwards
+    assert axis.get_xlabel() == "AMI"
+
+
 def test_growth_shows_each_curve_beside_the_linear_one():
     (axis,) = charts.growth({"K": ([1, 2, 4], [1, 1.5, 3]), "T": ([1, 2], [1, 2.5])}, "times", "time").axes
     assert [line.get_label() for line in axis.lines] == ["K", "T", "linear"]

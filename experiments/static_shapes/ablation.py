@@ -67,12 +67,10 @@ def measure() -> figure.Measured:
 
 
 def draw(record: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> None:
-    """One bar each."""
+    """All, the best on top, beside the whole."""
     del arrays
-    entries: list[tuple[float | None, float | None]] = [
-        (scores["ami_max"]["mean"], None) for scores in record["scores"].values()
-    ]
-    charts.bars(list(record["scores"]), {"AMI (max)": entries}, "AMI").savefig(beside(path))
+    found = {label: scores["ami_max"]["mean"] for label, scores in record["scores"].items()}
+    charts.ranking(found, WHOLE, "AMI (max)").savefig(beside(path))
 
 
 if __name__ == "__main__":
