@@ -1,7 +1,7 @@
 """N-EM's figures 4 and 7: one sequence step by step, its grouping and each component's prediction, and as animation.
 
 python -m experiments.sequence --trained=flying_shapes_rnn_em_3_3
-python -m experiments.sequence --trained=runs/mnist --example=3 --num_steps=50
+python -m experiments.sequence --trained=runs/direct --example=3 --num_steps=50
 """
 
 from pathlib import Path

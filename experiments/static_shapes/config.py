@@ -64,7 +64,7 @@ def _vary(name: str, data: ConfigDict, model: ConfigDict, training: ConfigDict) 
         model.num_components, model.num_steps, model.hidden_size = 3, 10, 500
         model.step_weights, model.inter_weight, model.num_draws = "all", 0.5, 8
         training.learning_rate, training.decay, training.max_epochs = 2e-3, "cosine", 10
-        training.clip_norm = 300.0  # of most gradients it is below; from step 200 to 500, one in ten has 600 and more
+        training.clip_norm = 300.0  # most gradients' norms are below; from step 200 to 500, one in ten has 600 and more
     if name == "demo":  # a loss at every EM step, not the paper's at the last, learns to separate within minutes
         model.num_steps, model.step_weights, training.learning_rate, training.batch_size = 8, "all", 2e-3, 32
         data.num_training, data.num_validation, data.num_test = 32_000, 1_000, 1_000
