@@ -422,6 +422,9 @@ def test_the_recipes_of_sequences_are_the_papers():
         {"data.digit_pool": 500, "training.learning_rate": 5e-4},
         {"data.digit_pool": None, "training.learning_rate": 5e-4},
     ]
+    fast = [stage["data.digit_pool"] for stage in flying_mnist.get_config("staged_fast").stages]
+    assert fast == [20, 500, None]
+    assert flying_mnist.get_config("direct_fast").model.features == (16, 32, 64)
 
 
 def test_the_papers_comparisons_score_what_it_reports():
@@ -442,12 +445,15 @@ def test_the_papers_comparisons_score_what_it_reports():
         assert line.fields == {"data.num_objects": num_objects, "model.num_components": num_components}
         assert line.paper == tuple(paper)
     digits = {(line.group, line.name): line for line in section_4_3.lines()}
-    assert {of: line.paper for of, line in digits.items()} == {
+    of_paper = {
         ("2 digits", "direct"): (0.819, 0.022), ("2 digits", "staged"): (0.917, 0.005),
         ("3 digits", "direct"): (0.729, 0.019), ("3 digits", "staged"): (0.838, 0.008),
         ("2 static digits, step 50", "direct"): (0.619, 0.023), ("2 static digits, step 50", "staged"): (0.772, 0.008),
     }  # fmt: skip
-    for name in ("direct", "staged"):
+    assert {of: line.paper for of, line in digits.items()} == of_paper | {
+        (group, f"{name}_fast"): paper for (group, name), paper in of_paper.items()
+    }
+    for name in ("direct", "staged", "direct_fast", "staged_fast"):
         assert digits["2 digits", name].fields == {}
         assert digits["3 digits", name].fields == {"data.num_objects": 3, "model.num_components": 3}
     for line in figure_5.lines():

@@ -6,20 +6,24 @@ python -m experiments.flying_mnist.section_4_3 --directory=runs --mnist_dir=DIRE
 from experiments.comparison import Line, compare
 from experiments.flying_mnist.config import PAPER
 
-SAME = {name: (paper["ami_max"]["mean"], paper["ami_max"]["std"]) for name, paper in PAPER.items()}
-THREE_DIGITS = {"data.num_objects": 3, "model.num_components": 3}
-STATIC = {"data.generator": "static_mnist", "model.num_steps": 50}
+THREE_DIGITS = {"direct": (0.729, 0.019), "staged": (0.838, 0.008)}
+STATIC_DIGITS = {"direct": (0.619, 0.023), "staged": (0.772, 0.008)}
+"""The paper's AMI (mean, standard deviation) of the tests that differ from the training, after 50 steps the second."""
 
 
 def lines() -> list[Line]:
     """The training's test, more digits, and images that stand still, for each training."""
-    return [
-        *(Line("2 digits", name, name, {}, paper) for name, paper in SAME.items()),
-        Line("3 digits", "direct", "direct", THREE_DIGITS, (0.729, 0.019)),
-        Line("3 digits", "staged", "staged", THREE_DIGITS, (0.838, 0.008)),
-        Line("2 static digits, step 50", "direct", "direct", STATIC, (0.619, 0.023), score="ami_max_last"),
-        Line("2 static digits, step 50", "staged", "staged", STATIC, (0.772, 0.008), score="ami_max_last"),
-    ]
+    table = []
+    for name, paper in PAPER.items():
+        as_in_paper = name.removesuffix("_fast")
+        three = {"data.num_objects": 3, "model.num_components": 3}
+        static = {"data.generator": "static_mnist", "model.num_steps": 50}
+        table += [
+            Line("2 digits", name, name, {}, (paper["ami_max"]["mean"], paper["ami_max"]["std"])),
+            Line("3 digits", name, name, three, THREE_DIGITS[as_in_paper]),
+            Line("2 static digits, step 50", name, name, static, STATIC_DIGITS[as_in_paper], score="ami_max_last"),
+        ]
+    return table
 
 
 if __name__ == "__main__":
