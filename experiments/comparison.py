@@ -18,14 +18,15 @@ from experiments.lineage import as_named
 from experiments.output import beside
 from experiments.recipe import config_module
 from experiments.record import shared_by_seeds, weights_name
-from experiments.shared_flags import define_directory, define_mnist_dir, define_num_test
+from experiments.shared_flags import define_digits, define_directory, define_mnist_dir, define_num_test
 from experiments.trained import Subject, describe_subject, evaluate_subject, load_subject, with_weights
 from nem_jax import charts, provenance
 from nem_jax.evaluation import mean_std, summarise
 from nem_jax.pretrained import pretrained_names
 from nem_jax.training.workdir import CONFIG, RESULT, differences, read_result, to_json, write_json
 
-_DIRECTORY, _MNIST_DIR, _NUM_TEST = define_directory(), define_mnist_dir(), define_num_test()
+_DIRECTORY, _NUM_TEST = define_directory(), define_num_test()
+_DIGITS, _MNIST_DIR = define_digits(), define_mnist_dir()
 
 Bar = tuple[float | None, float | None]
 """Mean and standard deviation, None where unknown."""
@@ -107,7 +108,11 @@ def find_weights(experiment: str, name: str, directory: Path) -> list[TrainedWei
 
 def load_line(line: Line, found: list[TrainedWeights]) -> list[Subject]:
     """Each of the weights `found` on the line's test."""
-    asked = {"data.mnist_dir": _MNIST_DIR.value, "data.num_test": _NUM_TEST.value}
+    asked = {
+        "data.digits": _DIGITS.value,
+        "data.mnist_dir": _MNIST_DIR.value,
+        "data.num_test": _NUM_TEST.value,
+    }
     first = load_subject(found[0].path, {**asked, **line.fields}, seed=found[0].seed)
     return [first, *(with_weights(first, weights.path, weights.seed) for weights in found[1:])]
 

@@ -7,6 +7,8 @@ import functools
 
 from absl import flags
 
+from nem_jax.config.data import DIGITS
+
 
 @functools.cache
 def define_directory() -> flags.FlagHolder[str]:
@@ -18,6 +20,12 @@ def define_directory() -> flags.FlagHolder[str]:
 def define_mnist_dir() -> flags.FlagHolder[str | None]:
     """--mnist_dir."""
     return flags.DEFINE_string("mnist_dir", None, "holds MNIST's IDX files, if not where the training found them")
+
+
+@functools.cache
+def define_digits() -> flags.FlagHolder[str | None]:
+    """--digits."""
+    return flags.DEFINE_enum("digits", None, DIGITS, "whose handwriting, if not the training's; sklearn needs no files")
 
 
 @functools.cache

@@ -36,7 +36,8 @@ def load_subject(
 
     Of several seeds they are `seed`'s, or the best. Of a training in stages the experiment is the last one's. Fields
     that are None stay as they are. Sequences have `num_ahead` frames more than the model's steps need. Another
-    generator takes the place of a stored data set; its digits are MNIST's unless the training had others.
+    generator takes the place of a stored data set; its digits are MNIST's unless the training had others. Where other
+    digits than MNIST's are asked for, the directory in which the training found MNIST is not.
 
     Raises:
         ValueError: see `load_trained` and `build_experiment`; or another number of objects is asked of stored data.
@@ -52,6 +53,8 @@ def load_subject(
             config.data.digits = config.data.digit_pool = config.data.mnist_dir = None
         elif config.data.digits is None:
             config.data.digits = "mnist"
+    if changes.get("data.digits") == "sklearn":
+        config.data.mnist_dir = None
     for field, new in changes.items():
         set_value(config, field, new)
     config.training.remat = "none"  # there is no backward pass

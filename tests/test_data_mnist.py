@@ -115,7 +115,7 @@ def test_openml_gives_training_images_first(directory, monkeypatch, nothing_fetc
 
     def fetch(name, *, version, parser, as_frame):
         calls.append(name)
-        assert (name, version, as_frame) == ("mnist_784", 1, False)
+        assert (name, version, parser, as_frame) == ("mnist_784", 1, "liac-arff", False)
         rows = np.concatenate([IMAGES, IMAGES[2:]]).reshape(8, 784).astype(np.float64)
         return sklearn.utils.Bunch(data=rows)
 

@@ -1,6 +1,5 @@
 """What the documents tell people to type works."""
 
-import ast
 import importlib
 import importlib.util
 import re
@@ -9,9 +8,10 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
 import nem_jax
-from experiments.flying_mnist import config as flying_mnist
 from experiments.recipe import base_config
 from experiments.static_shapes import config as static_shapes
 from experiments.static_shapes.config import get_config
@@ -58,6 +58,21 @@ def test_every_make_target_named_exists():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     assert named >= {"demo", "test"}
     assert named <= targets
+
+
+def test_each_equation_is_where_the_readme_says():
+    table = (ROOT / "README.md").read_text().split("## Where each equation is")[1].split("\n\n")[1]
+    seen = 0
+    for cell in re.findall(r"\| ([^|]+) \|$", table, flags=re.MULTILINE)[2:]:
+        module = None
+        for file, name in re.findall(r"`(?:([\w/.{},*]+/[\w/.{},*]*)(?:: )?)?(\w+)?`", cell):
+            module = ROOT / file if file else module
+            if name:
+                assert re.search(rf"^(def|class) {name}\b", module.read_text(), flags=re.MULTILINE), (module, name)
+                seen += 1
+            elif "{" not in file and "*" not in file:
+                assert module.exists(), file
+    assert seen >= 10
 
 
 def test_the_architecture_names_every_module():
@@ -121,8 +136,13 @@ def test_the_readmes_own_model_trains_and_its_trained_weights_load(tmp_path, mon
 
 def test_the_readmes_stages_are_set():
     (stages,) = re.findall(r'--config\.stages="(.+?)"', (ROOT / "README.md").read_text())
-    config = flying_mnist.get_config("smoke")
-    config.stages = ast.literal_eval(stages)
+    given = flags.FlagValues()
+    config_flags.DEFINE_config_dict("config", flying_mnist.get_config("smoke"), flag_values=given)
+    others = ("data.digit_pool=9", "training.clip_norm=2.0", "model.scan_unroll=3", "training.seed_mapping=vmap")
+    given(["run", f"--config.stages={stages}", *(f"--config.{field}" for field in others)])
+    config = given.config
+    assert (config.data.digit_pool, config.training.clip_norm) == (9, 2.0)
+    config.data.digit_pool = None  # as the last stage has it
     pools = [stage.load_data().splits["training"].source.pictures.shape[0] for stage in build_stages(config)]
     assert pools == [7, 1250]
 

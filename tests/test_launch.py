@@ -2,13 +2,16 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 
+from experiments import launcher
 from experiments.static_shapes.config import get_config
 from experiments.trained import load_subject
+from nem_jax import hosts
 from nem_jax.config import build_experiment
 from nem_jax.data.hdf5 import write_hdf5
 from nem_jax.data.shapes import static_shapes
@@ -149,12 +152,45 @@ def test_the_weights_are_scored_again_with_other_k_and_t(finished, launch, tmp_p
         (["--coordinator=10.0.0.1:1", "--process_id=1"], "--coordinator needs --num_processes and --process_id"),
         (["--config.stages=({},"], "--config.stages=({},: Error while parsing string"),
         (["--nodistributed", "--coordinator=10.0.0.1:1"], "--coordinator is given, but --nodistributed"),
+        (["--distributed"], "give --coordinator, --num_processes and --process_id"),
+        (["--workdir=/proc/run"], "cannot be written"),
     ],
 )
 def test_bad_flags_are_one_sentence_and_leave_nothing(launch, tmp_path, arguments, sentence, assert_one_sentence):
     done = train(launch, tmp_path / "run", *arguments)
     assert_one_sentence(done, sentence)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("automatic", "given", "joins"),
+    [(None, None, False), ("Slurm", None, True), ("Slurm", False, False), (None, True, True)],
+)
+def test_several_processes_are_joined_if_asked_or_known(monkeypatch, automatic, given, joins):
+    joined = []
+    monkeypatch.setattr(hosts, "launcher", lambda: automatic)
+    monkeypatch.setattr(hosts, "connect_by_launcher", lambda: joined.append(True))
+    for flag, value in {"_DISTRIBUTED": given, "_COORDINATOR": None}.items():
+        monkeypatch.setattr(launcher, flag, SimpleNamespace(value=value))
+    for flag in ("_NUM_PROCESSES", "_PROCESS_ID", "_TIMEOUT"):
+        monkeypatch.setattr(launcher, flag, SimpleNamespace(present=0))
+    launcher._connect()
+    assert joined == [True] * joins
+
+
+@pytest.mark.parametrize(
+    ("module", "argument", "sentence"),
+    [
+        ("publish", "--join", "give the runs to publish: --workdirs="),
+        ("publish", "--mnist_dir=x", "give the runs to publish: --workdirs="),
+        ("static_shapes.demo", "--nope", "Unknown command line flag 'nope'"),
+        ("static_shapes.ablation", "--nope", "Unknown command line flag 'nope'"),
+        ("flying_shapes.figure_5", "--nope", "Unknown command line flag 'nope'"),
+        ("benchmark", "--nope", "Unknown command line flag 'nope'"),
+    ],
+)
+def test_every_command_defines_its_flags(launch, module, argument, sentence, assert_one_sentence):
+    assert_one_sentence(launch(f"experiments.{module}", argument), sentence)
 
 
 def test_another_experiments_configuration_is_refused(launch, tmp_path, assert_one_sentence):
@@ -222,6 +258,9 @@ def test_the_whole_section_is_one_command(launch, tmp_path, assert_one_sentence)
     arguments = ("--experiment=static_shapes", "--names=smoke", "--seeds=2", "--nopublish", f"--directory={tmp_path}")
     done = launch("experiments.sweep", *arguments)
     assert done.returncode == 0, done.stderr
+    assert all(
+        said in done.stdout for said in ("seed 0: AMI", "seed 1: AMI", "mean of 2 seeds: AMI", "standard deviation: ")
+    )
     first, second = json.loads((tmp_path / "smoke" / RESULT).read_text())["runs"]
     assert (first["seed"], second["seed"]) == (0, 1)
     assert first["weights_sha256"] != second["weights_sha256"]

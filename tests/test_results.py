@@ -49,6 +49,15 @@ def test_the_table_is_what_the_files_say():
     assert table.README.read_text() == table.generate()
 
 
+def test_the_tables_command_checks_it(launch, tmp_path, monkeypatch):
+    assert launch("experiments.table", "--check").returncode == 0
+    changed = tmp_path / "README.md"
+    changed.write_text(table.README.read_text().replace("| static_shapes `rnn_em` |", "| static_shapes `rnn` |"))
+    monkeypatch.setattr(table, "README", changed)
+    with pytest.raises(ValueError, match=r"README.md is not what the json files say"):
+        table.check()
+
+
 def test_a_document_without_its_markers_is_left_alone(tmp_path, monkeypatch):
     document = tmp_path / "README.md"
     monkeypatch.setattr(table, "README", document)

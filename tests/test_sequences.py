@@ -54,12 +54,13 @@ def runs(launch, tmp_path_factory):
         train(launch, "flying_shapes", path / "rnn_em_3_3", *SMALL, both, name="rnn_em_3_3"),
         train(launch, "flying_mnist", path / "direct_seed0", *SMALL, *digits, name="direct"),
         train(launch, "flying_mnist", path / "smoke_seed0"),
+        train(launch, "flying_shapes", path / "smoke"),
     ):
         assert done.returncode == 0, done.stderr
     return path
 
 
-@pytest.mark.parametrize("name", ["rnn_em_3_3", "direct_seed0", "smoke_seed0"])
+@pytest.mark.parametrize("name", ["rnn_em_3_3", "direct_seed0", "smoke_seed0", "smoke"])
 def test_sequences_train_from_the_command_line(runs, name):
     result = read(runs / name / RESULT)
     assert result["protocol"]["scored_steps"] == "mean over all, and the last"
@@ -204,6 +205,19 @@ def test_other_data_take_their_own_fields(runs):
         load_subject("static_shapes_n_em", {"data.generator": "static_mnist", "data.mnist_dir": "nowhere"})
 
 
+def test_without_mnist_its_weights_are_scored_on_other_digits(runs, launch, tmp_path, assert_one_sentence):
+    copy = shutil.copytree(runs / "direct_seed0", tmp_path / "trained")
+    config = read(copy / CONFIG)
+    config["data"] |= {"digits": "mnist", "mnist_dir": "gone"}
+    (copy / CONFIG).write_text(json.dumps(config))
+    arguments = (f"--trained={copy}", f"--output={tmp_path / 'scores'}")
+    assert_one_sentence(launch("experiments.evaluate", *arguments), "there is no file train-images-idx3-ubyte.gz")
+    assert launch("experiments.evaluate", *arguments, "--digits=sklearn").returncode == 0
+    again, result = read(tmp_path / "scores.json"), read(runs / "direct_seed0" / RESULT)
+    assert again["data"]["digits"] == "sklearn"
+    assert again["mean"] == pytest.approx(result["runs"][0]["scores"], rel=1e-4)
+
+
 def test_each_seed_of_a_run_can_be_scored(runs, launch, tmp_path):
     scored = read(runs / "rnn_em_3_3" / RESULT)["runs"]
     worse = max(scored, key=lambda run: run["best_valid_loss"])
@@ -220,7 +234,7 @@ def test_weights_that_cannot_be_loaded_are_told_of_before_any_is_scored(runs, tm
         result["runs"][0]["seed"] = seed
         (copy / RESULT).write_text(json.dumps(result))
     shutil.rmtree(tmp_path / "direct_seed1" / "checkpoints")
-    for flag, given in {"_DIRECTORY": tmp_path, "_MNIST_DIR": None, "_NUM_TEST": None}.items():
+    for flag, given in {"_DIRECTORY": tmp_path, "_DIGITS": None, "_MNIST_DIR": None, "_NUM_TEST": None}.items():
         monkeypatch.setattr(comparison, flag, SimpleNamespace(value=given))
     monkeypatch.setattr(comparison, "score_line", None)
     with pytest.raises(ValueError, match="direct_seed1 holds no run with a checkpoint"):

@@ -1,5 +1,6 @@
 """Training: one compiled step, chunks, early stopping, interruption, bad numbers."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.flying_mnist import config as flying_mnist
 from experiments.flying_shapes import config as flying_shapes
 from experiments.recipe import shrink_sequences
 from experiments.static_shapes.config import NAMES, get_config
@@ -295,21 +297,25 @@ def test_each_stage_has_its_own_training_fields():
 
 
 def test_the_best_weights_are_handed_on_and_left_not_the_last(tmp_path, monkeypatch):
-    """Two stages of two epochs, of which the first is each time the better."""
+    """Two stages of two epochs, of which for seed 0 the first is each time the better, and for seed 1 the second."""
     config = tiny(max_epochs=2)
+    config.num_seeds = 2
     config.stages = ({"training.patience": 9}, {"training.learning_rate": config.training.learning_rate})
-    losses, states, begun = iter([1.0, 2.0, 0.5, 1.5]), [], []
+    losses, states, begun = iter([(1.0, 4.0), (2.0, 3.0), (0.5, 2.0), (1.5, 1.0)]), [], []
     names = ("valid_total", "valid_ami_max_mean")
-    monkeypatch.setattr(loop, "validate", lambda *_: dict.fromkeys(names, np.array([next(losses)])))
+    monkeypatch.setattr(loop, "validate", lambda *_: dict.fromkeys(names, np.array(next(losses))))
     create, train = loop.create, training_run.train
     monkeypatch.setattr(loop, "create", lambda training, params: begun.append(params) or create(training, params))
     monkeypatch.setattr(training_run, "train", lambda *args: states.append(train(*args)) or states[-1])
-    (described,) = run(config, str(tmp_path))["runs"]
+    described, other = run(config, str(tmp_path))["runs"]
     assert (described["epochs"], described["best_epoch"]) == (4, 3)
+    assert (other["epochs"], other["best_epoch"]) == (4, 4)
     first, second = jax.device_get(states)
-    assert [first.best_epoch, second.best_epoch] == [1, 1]
+    assert [state.best_epoch.tolist() for state in (first, second)] == [[1, 2], [1, 2]]
     assert begun[0] is None
     assert weights_sha256(begun[1]) == weights_sha256(first.best_params) != weights_sha256(first.params)
+    assert weights_sha256(take_seed(begun[1], 1)) == weights_sha256(take_seed(first.params, 1))
+    assert other["weights_sha256"] == weights_sha256(take_seed(second.params, 1))
     left = weights_sha256(read_weights(tmp_path / WEIGHTS))
     assert left == described["weights_sha256"] == weights_sha256(take_seed(second.best_params, 0))
     assert left != weights_sha256(take_seed(second.params, 0))
@@ -350,6 +356,60 @@ def test_an_autoencoder_that_cleans_its_frame_takes_two_steps():
     state, losses = loop.take_steps(training, loop.create(training), np.arange(32).reshape(1, 2, 16), np.array([True]))
     assert state.step.tolist() == [2]
     assert losses[1] > 0 == losses[2]  # gamma is 1: nothing is out of the only cluster
+
+
+def test_the_fast_recipe_takes_two_steps_of_its_first_and_last_stage():
+    config = flying_mnist.get_config("staged_fast")
+    shrink_sequences(config)
+    config.data.digits, config.data.image_size = "sklearn", 16
+    params = None
+    for stage in build_stages(config)[::2]:
+        training = Training.of(stage)
+        index = np.arange(32).reshape(1, 2, 16)
+        state, losses = loop.take_steps(training, loop.create(training, params), index, np.array([True]))
+        assert state.step.tolist() == [2]
+        assert np.isfinite(losses).all()
+        params = state.params
+
+
+def test_a_step_takes_the_place_of_the_state_before():
+    training = Training.of(build_experiment(tiny()))
+    before = loop.create(training)
+    loop.take_steps(training, before, np.arange(32).reshape(1, 2, 16), np.array([True]))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves((before.params, before.opt_state)))
+
+
+def test_an_epochs_progress_bar_and_picture(tmp_path, monkeypatch):
+    bars = []
+
+    class Bar(contextlib.AbstractContextManager):
+        def __init__(self, **options):
+            self.options, self.done, self.told = options, 0, []
+            bars.append(self)
+
+        def __exit__(self, *raised):
+            pass
+
+        def update(self, count):
+            self.done += count
+
+        def set_postfix(self, **told):
+            self.told.append(told)
+
+    monkeypatch.setattr(loop, "tqdm", Bar)
+    draw, drawn = loop.examine_first, []
+    monkeypatch.setattr(loop, "examine_first", lambda *args: drawn.append(args) or draw(*args))
+    config = tiny(max_epochs=2, figure_interval=2)
+    run(config, str(tmp_path))
+    assert len(drawn) == 1
+    assert [bar.options["desc"] for bar in bars] == ["epoch 1", "epoch 2"]
+    assert all(
+        bar.options["unit"] == "ex" and bar.done == bar.options["total"] == config.data.num_training for bar in bars
+    )
+    ami = read_records(tmp_path)[0]["valid_ami_max_mean"]
+    assert {told["valid_AMI"] for told in bars[0].told} == {"nan"}
+    assert {told["valid_AMI"] for told in bars[1].told} == {f"{ami:.3f}"}
+    assert all(float(told["loss"]) > 0 for bar in bars for told in bar.told)
 
 
 def test_each_step_draws_noise_and_gamma_anew_for_each_example():

@@ -88,7 +88,7 @@ class Contest:
     def measure_memory(self, name: str) -> Memory:
         """Of the contestant `name`, alone in this process."""
         if name != OURS:
-            import torch  # noqa: F401
+            import torch  # noqa: F401 - its memory is no part of a step's
         imported = _resident("VmRSS")
         run = self.build[name]()
         run()

@@ -103,7 +103,7 @@ def make_train_step(
     """One Adam step on `(x_noisy, x)`; `compiled` by torch.compile, forward and backward."""
     optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate)
     if compiled:
-        model.cell = torch.compile(model.cell)  # type: ignore[method-assign]
+        model.cell = torch.compile(model.cell)  # type: ignore[method-assign] # how PyTorch compiles a part
 
     def train_step(x_noisy: torch.Tensor, x: torch.Tensor) -> None:
         optimiser.zero_grad()

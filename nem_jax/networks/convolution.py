@@ -93,7 +93,7 @@ _PHASE_TAPS = np.array(
 
 
 def _precision() -> str | None:
-    return jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    return jax.config.jax_default_matmul_precision  # type: ignore[attr-defined] # made at run time
 
 
 def _conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
