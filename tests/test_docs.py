@@ -12,6 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 import nem_jax
+from experiments.flying_mnist import config as flying_mnist
 from experiments.recipe import base_config
 from experiments.static_shapes import config as static_shapes
 from experiments.static_shapes.config import get_config
@@ -136,11 +137,11 @@ def test_the_readmes_own_model_trains_and_its_trained_weights_load(tmp_path, mon
 
 def test_the_readmes_stages_are_set():
     (stages,) = re.findall(r'--config\.stages="(.+?)"', (ROOT / "README.md").read_text())
-    given = flags.FlagValues()
-    config_flags.DEFINE_config_dict("config", flying_mnist.get_config("smoke"), flag_values=given)
-    others = ("data.digit_pool=9", "training.clip_norm=2.0", "model.scan_unroll=3", "training.seed_mapping=vmap")
-    given(["run", f"--config.stages={stages}", *(f"--config.{field}" for field in others)])
-    config = given.config
+    others = ("data.digit_pool=9", "training.clip_norm=2.0", "training.scan_unroll=3", "training.seed_mapping=vmap")
+    arguments = ["run", *(f"--config.{field}" for field in (f"stages={stages}", *others))]
+    given, config = flags.FlagValues(), flying_mnist.get_config("smoke")
+    config_flags.DEFINE_config_dict("config", config, flag_values=given, sys_argv=arguments)
+    given(arguments)
     assert (config.data.digit_pool, config.training.clip_norm) == (9, 2.0)
     config.data.digit_pool = None  # as the last stage has it
     pools = [stage.load_data().splits["training"].source.pictures.shape[0] for stage in build_stages(config)]
