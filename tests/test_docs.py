@@ -137,7 +137,7 @@ def test_the_readmes_own_model_trains_and_its_trained_weights_load(tmp_path, mon
 
 def test_the_readmes_stages_are_set():
     (stages,) = re.findall(r'--config\.stages="(.+?)"', (ROOT / "README.md").read_text())
-    others = ("data.digit_pool=9", "training.clip_norm=2.0", "training.scan_unroll=3", "training.seed_mapping=vmap")
+    others = ("data.digit_pool=9", "training.clip_norm=2.0", "training.scan_unroll=2", "training.seed_mapping=vmap")
     arguments = ["run", *(f"--config.{field}" for field in (f"stages={stages}", *others))]
     given, config = flags.FlagValues(), flying_mnist.get_config("smoke")
     config_flags.DEFINE_config_dict("config", config, flag_values=given, sys_argv=arguments)
