@@ -40,6 +40,11 @@ pytestmark = pytest.mark.compiled_quickly
 
 ROOT = Path(__file__).parents[1]
 RESULTS = sorted((ROOT / "experiments").glob("*/results/*.json"))
+FIGURES = [
+    file
+    for file in sorted((ROOT / "experiments").glob("*/results/figures/*.png"))
+    if file.with_suffix(".json").exists()  # else it is another's second picture
+]
 PACKAGED = [file for file in RESULTS if file.stem not in config_module(file.parts[-3]).WITHOUT_WEIGHTS]
 FIELDS = {"experiment", "config", "protocol", "metrics", "paper", "seeds", "epochs", "hardware", "versions",
           "git_revision", "command", "earlier_starts", "stages", "weights_sha256", *OF_SEEDS, *OF_RUNS}  # fmt: skip
@@ -47,6 +52,12 @@ FIELDS = {"experiment", "config", "protocol", "metrics", "paper", "seeds", "epoc
 
 def test_the_table_is_what_the_files_say():
     assert table.README.read_text() == table.generate()
+
+
+def test_no_committed_command_names_a_machines_paths():
+    files = [*RESULTS, *(ROOT / "experiments").glob("*/results/figures/*.json")]
+    assert len(files) > len(RESULTS) >= 9
+    assert not [file for file in files if "=/" in json.loads(file.read_text())["command"]]
 
 
 def test_the_tables_command_checks_it(launch, tmp_path, monkeypatch):
@@ -124,13 +135,29 @@ def test_every_pretrained_name_loads_and_no_other():
     assert sum(path.stat().st_size for path in DIRECTORY.iterdir() if path.is_file()) < 25_000_000
 
 
+def assert_same_picture(path, kept):
+    again, kept = (plt.imread(file)[..., :3] for file in (path, kept))
+    assert again.shape == kept.shape
+    assert np.mean(np.abs(again - kept)) < 0.01  # versions of matplotlib draw letters a little differently
+
+
 @pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.stem)
 def test_a_picture_is_redrawn_from_its_arrays(file, tmp_path):
     with np.load(file.with_suffix(".npz")) as arrays:
         plots.overview(**arrays).savefig(tmp_path / "again.png")
-    again, kept = (plt.imread(path)[..., :3] for path in (tmp_path / "again.png", file.with_suffix(".png")))
-    assert again.shape == kept.shape
-    assert np.mean(np.abs(again - kept)) < 0.01  # versions of matplotlib draw letters a little differently
+    assert_same_picture(tmp_path / "again.png", file.with_suffix(".png"))
+
+
+@pytest.mark.parametrize("file", FIGURES, ids=lambda file: file.stem)
+def test_a_figure_is_redrawn_from_its_files(file, launch, tmp_path):
+    """By the command that made it, which its json records."""
+    for kept in file.parent.glob(f"{file.stem}.np?"):
+        shutil.copy(kept, tmp_path)
+    shutil.copy(file.with_suffix(".json"), tmp_path)
+    command = json.loads(file.with_suffix(".json").read_text())["command"]
+    done = launch(command.split()[2], "--redraw", f"--output={tmp_path / file.stem}")
+    assert done.returncode == 0, done.stderr
+    assert_same_picture(tmp_path / file.name, file)
 
 
 @pytest.fixture(scope="module")
