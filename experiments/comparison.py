@@ -49,6 +49,8 @@ class Line(NamedTuple):
     """Mean and standard deviation."""
     score: str = "ami_max_mean"
     """What is compared, by its name in `evaluation.summarise`."""
+    reproduces: str | None = None
+    """The series of the paper that is compared with; None: `series`."""
 
 
 class TrainedWeights(NamedTuple):
@@ -185,10 +187,12 @@ def to_bars(lines: list[dict[str, Any]], also: Mapping[str, str]) -> tuple[list[
     for line in lines:
         ours = line["series"]
         if line["paper"]:
-            series.setdefault(f"{ours}, paper", {})[line["group"]] = tuple(line["paper"])
+            series.setdefault(f"{line.get('reproduces') or ours}, paper", {})[line["group"]] = tuple(line["paper"])
             ours += ", ours"
         if any(run.get("changes") for run in line["runs"]):
             ours += ", changed"
+        if any(run.get("data", {}).get("digits") == "sklearn" for run in line["runs"]):
+            ours += ", on scikit-learn's digits"
         others = {f"{ours}, {what}": over_runs(line["runs"], score) for what, score in also.items()}
         for label, scored in {ours: line["ours"], **others}.items():
             series.setdefault(label, {})[line["group"]] = (scored["mean"], scored["std"])

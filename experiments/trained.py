@@ -36,11 +36,12 @@ def load_subject(
 
     Of several seeds they are `seed`'s, or the best. Of a training in stages the experiment is the last one's. Fields
     that are None stay as they are. Sequences have `num_ahead` frames more than the model's steps need. Another
-    generator takes the place of a stored data set; its digits are MNIST's unless the training had others. Where other
-    digits than MNIST's are asked for, the directory in which the training found MNIST is not.
+    generator takes the place of a stored data set; its digits are MNIST's unless the training had others. Other digits
+    than the training's have no pool.
 
     Raises:
-        ValueError: see `load_trained` and `build_experiment`; or another number of objects is asked of stored data.
+        ValueError: see `load_trained` and `build_experiment`; or another number of objects, or other digits, are asked
+            of stored data.
     """
     weights = load_trained(source, seed)
     trained = weights.config
@@ -53,8 +54,8 @@ def load_subject(
             config.data.digits = config.data.digit_pool = config.data.mnist_dir = None
         elif config.data.digits is None:
             config.data.digits = "mnist"
-    if changes.get("data.digits") == "sklearn":
-        config.data.mnist_dir = None
+    if changes.get("data.digits", config.data.digits) != config.data.digits:
+        config.data.mnist_dir = config.data.digit_pool = None
     for field, new in changes.items():
         set_value(config, field, new)
     config.training.remat = "none"  # there is no backward pass
@@ -65,6 +66,8 @@ def load_subject(
     asked, present = config.data.num_objects, trained.data.num_objects
     if asked != present and config.data.path is not None:
         raise ValueError(f"num_objects is {asked}, but stored data keep their {present}")
+    if config.data.path is not None and "data.digits" in changes:
+        raise ValueError(f"digits is {config.data.digits!r}, but stored data keep theirs")
     experiment = build_experiment(config)
     config.model.num_steps += num_ahead
     dataset = build_experiment(config).load_data()

@@ -26,6 +26,7 @@ from nem_jax.data.split import SPLITS
 from nem_jax.distributions import Bernoulli, Gaussian
 from nem_jax.em import e_step
 from nem_jax.pretrained import DIRECTORY
+from nem_jax.training.workdir import differences, to_json
 
 pytestmark = pytest.mark.compiled_quickly
 
@@ -422,9 +423,28 @@ def test_the_recipes_of_sequences_are_the_papers():
         {"data.digit_pool": 500, "training.learning_rate": 5e-4},
         {"data.digit_pool": None, "training.learning_rate": 5e-4},
     ]
-    fast = [stage["data.digit_pool"] for stage in flying_mnist.get_config("staged_fast").stages]
-    assert fast == [20, 500, None]
-    assert flying_mnist.get_config("direct_fast").model.features == (16, 32, 64)
+
+
+def test_the_fast_recipes_depart_from_the_papers_in_this():
+    direct, fast, staged = (flying_mnist.get_config(name) for name in ("direct", "direct_fast", "staged_fast"))
+    assert set(differences(to_json(direct), to_json(fast))) == {
+        f"config.{name} is {before!r} there and {now!r} here"
+        for name, before, now in (
+            ("name", "direct", "direct_fast"),
+            ("model.features", [32, 64, 128], [16, 32, 64]), ("model.dense_size", 512, 256),
+            ("training.batch_size", 64, 16), ("training.clip_norm", None, 100.0), ("training.decay", "none", "cosine"),
+            ("training.learning_rate", 5e-4, 2e-3), ("training.max_epochs", 500, 9),
+        )
+    }  # fmt: skip
+    assert staged.model == fast.model
+    pools = [stage["data.digit_pool"] for stage in staged.stages]
+    stages = [stage.training for stage in build_stages(staged)]
+    assert pools == [20, 500, None]
+    assert [stage.max_epochs for stage in stages] == [4, 2, 3]
+    assert [stage.get("training.decay", staged.training.decay) for stage in staged.stages] == ["none", "none", "cosine"]
+    rates = [stage.get("training.learning_rate", staged.training.learning_rate) for stage in staged.stages]
+    assert rates == [2e-3, 1e-3, 1e-3]
+    assert (staged.training.clip_norm, staged.training.batch_size) == (100.0, 16)
 
 
 def test_the_papers_comparisons_score_what_it_reports():
@@ -450,6 +470,7 @@ def test_the_papers_comparisons_score_what_it_reports():
         ("3 digits", "direct"): (0.729, 0.019), ("3 digits", "staged"): (0.838, 0.008),
         ("2 static digits, step 50", "direct"): (0.619, 0.023), ("2 static digits, step 50", "staged"): (0.772, 0.008),
     }  # fmt: skip
+    assert {line.reproduces for line in section_4_3.lines()} == {"direct", "staged"}
     assert {of: line.paper for of, line in digits.items()} == of_paper | {
         (group, f"{name}_fast"): paper for (group, name), paper in of_paper.items()
     }

@@ -179,18 +179,18 @@ def test_several_processes_are_joined_if_asked_or_known(monkeypatch, automatic, 
 
 
 @pytest.mark.parametrize(
-    ("module", "argument", "sentence"),
+    ("module", "arguments", "sentence"),
     [
         ("publish", "--join", "give the runs to publish: --workdirs="),
         ("publish", "--mnist_dir=x", "give the runs to publish: --workdirs="),
-        ("static_shapes.demo", "--nope", "Unknown command line flag 'nope'"),
-        ("static_shapes.ablation", "--nope", "Unknown command line flag 'nope'"),
-        ("flying_shapes.figure_5", "--nope", "Unknown command line flag 'nope'"),
-        ("benchmark", "--nope", "Unknown command line flag 'nope'"),
+        ("static_shapes.demo", "--directory=x --nope", "Unknown command line flag 'nope'"),
+        ("static_shapes.ablation", "--directory=x --epochs=2 --num_test=2 --nope", "Unknown command line flag 'nope'"),
+        ("flying_shapes.figure_5", "--directory=x --digits=sklearn --nope", "Unknown command line flag 'nope'"),
+        ("benchmark", "--parts=models --nope", "Unknown command line flag 'nope'"),
     ],
 )
-def test_every_command_defines_its_flags(launch, module, argument, sentence, assert_one_sentence):
-    assert_one_sentence(launch(f"experiments.{module}", argument), sentence)
+def test_commands_know_their_flags_and_no_others(launch, module, arguments, sentence, assert_one_sentence):
+    assert_one_sentence(launch(f"experiments.{module}", *arguments.split()), sentence)
 
 
 def test_another_experiments_configuration_is_refused(launch, tmp_path, assert_one_sentence):
@@ -230,6 +230,8 @@ def test_the_authors_file_layout_trains(launch, tmp_path, assert_one_sentence):
     done = train(launch, tmp_path / "run", f"--config.data.path={file}", "--config.training.max_epochs=1")
     assert done.returncode == 0, done.stderr
     assert read_records(tmp_path / "run")[0]["train_total"] > 0
+    with pytest.raises(ValueError, match="digits is 'sklearn', but stored data keep theirs"):
+        load_subject(str(tmp_path / "run"), {"data.digits": "sklearn"})
     with pytest.raises(ValueError, match="num_objects is 5, but stored data keep their 3"):
         load_subject(str(tmp_path / "run"), {"data.num_objects": 5})
     assert load_subject(str(tmp_path / "run"), {"data.num_objects": 5, "data.generator": "static_shapes"})

@@ -182,8 +182,10 @@ def test_runs_that_are_compared_share_their_configuration(runs, tmp_path):
 def test_three_and_static_digits_are_compared(runs, launch, tmp_path):
     for name in ("direct", "staged"):
         copy = shutil.copytree(runs / "direct_seed0", tmp_path / name)
-        (copy / CONFIG).write_text(json.dumps({**read(copy / CONFIG), "name": name}))
-    arguments = (f"--directory={tmp_path}", f"--output={tmp_path / 'digits'}", "--num_test=8")
+        trained = {**read(copy / CONFIG), "name": name}
+        trained["data"] |= {"digits": "mnist", "mnist_dir": "gone"}
+        (copy / CONFIG).write_text(json.dumps(trained))
+    arguments = (f"--directory={tmp_path}", f"--output={tmp_path / 'digits'}", "--num_test=8", "--digits=sklearn")
     done = launch("experiments.flying_mnist.section_4_3", *arguments)
     assert done.returncode == 0, done.stderr
     lines = {line["group"]: line for line in read(tmp_path / "digits.json")["lines"] if line["name"] == "direct"}
@@ -192,6 +194,7 @@ def test_three_and_static_digits_are_compared(runs, launch, tmp_path):
     assert static["runs"][0]["data"]["generator"] == "static_mnist"
     assert static["runs"][0]["protocol"]["num_steps"] == 50
     assert static["runs"][0]["protocol"]["num_examples"] == 8
+    assert static["runs"][0]["data"]["digits"] == "sklearn"
     assert static["ours"]["mean"] == static["runs"][0]["scores"]["ami_max_last"]
 
 
@@ -208,7 +211,7 @@ def test_other_data_take_their_own_fields(runs):
 def test_without_mnist_its_weights_are_scored_on_other_digits(runs, launch, tmp_path, assert_one_sentence):
     copy = shutil.copytree(runs / "direct_seed0", tmp_path / "trained")
     config = read(copy / CONFIG)
-    config["data"] |= {"digits": "mnist", "mnist_dir": "gone"}
+    config["data"] |= {"digits": "mnist", "mnist_dir": "gone", "digit_pool": 20}
     (copy / CONFIG).write_text(json.dumps(config))
     arguments = (f"--trained={copy}", f"--output={tmp_path / 'scores'}")
     assert_one_sentence(launch("experiments.evaluate", *arguments), "there is no file train-images-idx3-ubyte.gz")
