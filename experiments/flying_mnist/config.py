@@ -6,8 +6,8 @@ Names: `direct` (all digits from the start), `staged` (20, then 500, then all di
 E-step's sigma is that of the paper's text, not of the original program), `direct_fast` and `staged_fast` (no
 reproduction: what two cores can train, `_make_fast`), `smoke` (seconds, two stages, on scikit-learn's digits).
 `--config.data.mnist_dir=DIRECTORY` holds MNIST's IDX files; else scikit-learn downloads it. The paper's test AMI:
-`PAPER`; what was reached: experiments/README.md. An epoch takes 14 to 17 minutes on two cores. T, batch size and all
-other fields that are not set here: nem_jax/config/fields.py.
+`PAPER`; what was reached: experiments/README.md. An epoch takes 14 to 17 minutes on two cores, of the fast ones 10 on
+one. T and all other fields that are not set here: nem_jax/config/fields.py.
 """
 
 from typing import Any
@@ -26,8 +26,8 @@ PAPER: dict[str, Any] = {"direct": _DIRECT, "staged": _STAGED, "direct_fast": _D
 SWEEP = ("direct", "staged")
 """What `experiments.sweep` trains by default."""
 
-WITHOUT_WEIGHTS: tuple[str, ...] = ()
-"""Whose published weights do not come with the package."""
+WITHOUT_WEIGHTS = ("direct",)
+"""Whose published weights do not come with the package: those of one epoch are no use beside the fast ones'."""
 
 STAGES = {
     "direct": (),
