@@ -193,7 +193,11 @@ def to_bars(lines: list[dict[str, Any]], also: Mapping[str, str]) -> tuple[list[
             ours += ", changed"
         if any(run.get("data", {}).get("digits") == "sklearn" for run in line["runs"]):
             ours += ", on scikit-learn's digits"
-        others = {f"{ours}, {what}": over_runs(line["runs"], score) for what, score in also.items()}
+        others = {
+            f"{ours}, {what}": over_runs(line["runs"], score)
+            for what, score in also.items()
+            if score != line.get("score")
+        }
         for label, scored in {ours: line["ours"], **others}.items():
             series.setdefault(label, {})[line["group"]] = (scored["mean"], scored["std"])
     return groups, {label: [found.get(group, (None, None)) for group in groups] for label, found in series.items()}

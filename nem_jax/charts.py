@@ -58,7 +58,8 @@ def bars(groups: list[str], series: dict[str, list[tuple[float | None, float | N
         axis.bar(left, means, width, yerr=deviations, capsize=3, color=PALETTE[index % len(PALETTE)], label=label)
     axis.set_xticks(np.arange(len(groups)), labels)
     axis.set_ylabel(ylabel)
-    figure.legend(loc="outside upper center", ncols=len(series))
+    columns = int(figure.get_figwidth() / (0.6 + 0.085 * max(map(len, series))))  # of handle and label, in inches
+    figure.legend(loc="outside upper center", ncols=min(len(series), max(1, columns)))
     return figure
 
 

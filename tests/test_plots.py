@@ -208,6 +208,16 @@ def test_long_labels_of_bars_do_not_overlap():
     assert all(one.x1 < other.x0 for one, other in itertools.pairwise(boxes))
 
 
+def test_a_long_legend_of_bars_stays_within_the_picture():
+    series = {
+        f"{name}, ours, after the last step": [(1.0, None)] * 3 for name in ("direct_fast", "staged_fast", "a", "b")
+    }
+    figure = charts.bars(["2 digits", "3 digits", "static"], series, "AMI")
+    figure.canvas.draw()
+    box = figure.legends[0].get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+
+
 def test_bars_of_the_wrong_number_are_refused():
     with pytest.raises(ValueError, match="'ours' has 1 entries for 2 groups"):
         charts.bars(["a", "b"], {"ours": [(1.0, 0.0)]}, "AMI")

@@ -27,5 +27,4 @@ def lines() -> list[Line]:
 
 
 if __name__ == "__main__":
-    ylabel = "AMI (max); ours: mean over the steps unless said"
-    compare("flying_mnist", "section_4_3", lines(), ylabel, also={"after the last step": "ami_max_last"})
+    compare("flying_mnist", "section_4_3", lines(), "AMI (max)", also={"after the last step": "ami_max_last"})
