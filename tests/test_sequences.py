@@ -13,6 +13,7 @@ import pytest
 
 from experiments import comparison
 from experiments.comparison import find_weights, to_bars
+from experiments.flying_mnist import section_4_3
 from experiments.trained import load_subject
 from nem_jax import provenance
 from nem_jax.evaluation import examine
@@ -179,16 +180,19 @@ def test_runs_that_are_compared_share_their_configuration(runs, tmp_path):
         find_weights("flying_mnist", "direct", tmp_path)
 
 
-def test_three_and_static_digits_are_compared(runs, launch, tmp_path):
-    for name in ("direct", "staged"):
-        copy = shutil.copytree(runs / "direct_seed0", tmp_path / name)
-        trained = {**read(copy / CONFIG), "name": name}
-        trained["data"] |= {"digits": "mnist", "mnist_dir": "gone"}
-        (copy / CONFIG).write_text(json.dumps(trained))
-    arguments = (f"--directory={tmp_path}", f"--output={tmp_path / 'digits'}", "--num_test=8", "--digits=sklearn")
-    done = launch("experiments.flying_mnist.section_4_3", *arguments)
-    assert done.returncode == 0, done.stderr
-    lines = {line["group"]: line for line in read(tmp_path / "digits.json")["lines"] if line["name"] == "direct"}
+def test_three_and_static_digits_are_compared(runs, tmp_path, monkeypatch):
+    copy = shutil.copytree(runs / "direct_seed0", tmp_path / "direct")
+    trained = read(copy / CONFIG)
+    trained["data"] |= {"digits": "mnist", "mnist_dir": "gone"}
+    (copy / CONFIG).write_text(json.dumps(trained))
+    given = {"_DIRECTORY": tmp_path, "_DIGITS": "sklearn", "_MNIST_DIR": None, "_NUM_TEST": 8}
+    for flag, value in given.items():
+        monkeypatch.setattr(comparison, flag, SimpleNamespace(value=value))
+    of_direct = [line for line in section_4_3.lines() if line.name == "direct"]
+    record, _ = comparison.measure("flying_mnist", of_direct, comparison.Scored(tmp_path / "scored.json"))
+    lines = {line["group"]: line for line in record["lines"]}
+    label = "direct, ours, changed, on scikit-learn's digits"
+    assert to_bars(record["lines"], {})[1][label][0] == (lines["2 digits"]["ours"]["mean"], None)
     assert [line["runs"][0]["data"]["num_objects"] for line in lines.values()] == [2, 3, 2]
     static = lines["2 static digits, step 50"]
     assert static["runs"][0]["data"]["generator"] == "static_mnist"
