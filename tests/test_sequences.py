@@ -13,7 +13,6 @@ import pytest
 
 from experiments import comparison
 from experiments.comparison import find_weights, to_bars
-from experiments.flying_mnist import section_4_3
 from experiments.trained import load_subject
 from nem_jax import provenance
 from nem_jax.evaluation import examine
@@ -180,19 +179,18 @@ def test_runs_that_are_compared_share_their_configuration(runs, tmp_path):
         find_weights("flying_mnist", "direct", tmp_path)
 
 
-def test_three_and_static_digits_are_compared(runs, tmp_path, monkeypatch):
+def test_three_and_static_digits_are_compared(runs, launch, tmp_path):
     copy = shutil.copytree(runs / "direct_seed0", tmp_path / "direct")
     trained = read(copy / CONFIG)
     trained["data"] |= {"digits": "mnist", "mnist_dir": "gone"}
     (copy / CONFIG).write_text(json.dumps(trained))
-    given = {"_DIRECTORY": tmp_path, "_DIGITS": "sklearn", "_MNIST_DIR": None, "_NUM_TEST": 8}
-    for flag, value in given.items():
-        monkeypatch.setattr(comparison, flag, SimpleNamespace(value=value))
-    of_direct = [line for line in section_4_3.lines() if line.name == "direct"]
-    record, _ = comparison.measure("flying_mnist", of_direct, comparison.Scored(tmp_path / "scored.json"))
-    lines = {line["group"]: line for line in record["lines"]}
+    arguments = (f"--directory={tmp_path}", f"--output={tmp_path / 'digits'}", "--num_test=8", "--digits=sklearn")
+    done = launch("experiments.flying_mnist.section_4_3", *arguments)
+    assert done.returncode == 0, done.stderr
+    compared = read(tmp_path / "digits.json")["lines"]
+    lines = {line["group"]: line for line in compared if line["name"] == "direct"}
     label = "direct, ours, changed, on scikit-learn's digits"
-    assert to_bars(record["lines"], {})[1][label][0] == (lines["2 digits"]["ours"]["mean"], None)
+    assert to_bars(compared, {})[1][label][0] == (lines["2 digits"]["ours"]["mean"], None)
     assert [line["runs"][0]["data"]["num_objects"] for line in lines.values()] == [2, 3, 2]
     static = lines["2 static digits, step 50"]
     assert static["runs"][0]["data"]["generator"] == "static_mnist"
@@ -317,9 +315,11 @@ def test_a_sequence_is_drawn_and_animated(runs, launch, tmp_path):
         dataset = subject.dataset
         example = dataset.sample(dataset.splits["test"].source, jnp.int32(5))
         np.testing.assert_allclose(arrays["x"], example.x[1:], atol=1e-6)
-        key = jax.random.fold_in(draw_key(subject.trained.seed, draw=0), 5)
-        x_noisy, _ = draw_inputs(subject.experiment.model, key, example.x)
+        model, key = subject.experiment.model, draw_key(subject.trained.seed, draw=0)
+        x_noisy, _ = draw_inputs(model, jax.random.fold_in(key, 5), example.x)
         np.testing.assert_allclose(arrays["x_noisy"], x_noisy, atol=1e-6)
+        shown = examine(model, subject.params, key, dataset, "test", np.array([5]))
+        np.testing.assert_allclose(arrays["gamma"], shown.gamma[0], atol=1e-3)
     with PIL.Image.open(tmp_path / "figure.gif") as gif:
         assert gif.n_frames == 4
     assert (tmp_path / "figure.png").exists()
