@@ -433,17 +433,21 @@ def test_the_fast_recipes_depart_from_the_papers_in_this():
             ("name", "direct", "direct_fast"),
             ("model.features", [32, 64, 128], [16, 32, 64]), ("model.dense_size", 512, 256),
             ("training.batch_size", 64, 16), ("training.clip_norm", None, 100.0), ("training.decay", "none", "cosine"),
-            ("training.learning_rate", 5e-4, 2e-3), ("training.max_epochs", 500, 9),
+            ("training.learning_rate", 5e-4, 2e-3), ("training.max_epochs", 500, 8),
+            ("stages", [], [{"training.max_epochs": 9}, {}]),
         )
     }  # fmt: skip
+    assert [stage.training.max_epochs for stage in build_stages(fast)] == [9, 8]
     assert staged.model == fast.model
     pools = [stage["data.digit_pool"] for stage in staged.stages]
     stages = [stage.training for stage in build_stages(staged)]
-    assert pools == [20, 500, None]
-    assert [stage.max_epochs for stage in stages] == [4, 2, 3]
-    assert [stage.get("training.decay", staged.training.decay) for stage in staged.stages] == ["none", "none", "cosine"]
+    assert pools == [20, 500, None, None]
+    assert [stage.max_epochs for stage in stages] == [4, 2, 3, 8]
+    assert [stage.get("training.decay", staged.training.decay) for stage in staged.stages] == [
+        "none", "none", "cosine", "cosine"
+    ]  # fmt: skip
     rates = [stage.get("training.learning_rate", staged.training.learning_rate) for stage in staged.stages]
-    assert rates == [2e-3, 1e-3, 1e-3]
+    assert rates == [2e-3, 1e-3, 1e-3, 2e-3]
     assert (staged.training.clip_norm, staged.training.batch_size) == (100.0, 16)
 
 
