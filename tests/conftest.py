@@ -37,7 +37,10 @@ def pytest_configure(config):
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-LONGEST = ("test_sequences", "test_kill", "test_launch", "test_devices", "test_results", "test_seeds", "test_training")
+LONGEST = (
+    "test_sequences", "test_kill", "test_launch", "test_devices", "test_results", "test_seeds", "test_training",
+    "test_convolution", "test_evaluation", "test_unrolling", "test_docs", "test_config", "test_golden", "test_model",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
@@ -50,7 +53,8 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
     """Many tests and processes run the same small programs; a cached one computes the same numbers."""
-    directory = str(tmp_path_factory.mktemp("compilation_cache"))
+    ours = tmp_path_factory.getbasetemp()
+    directory = str((ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours) / "compilation_cache")
     jax.config.update("jax_compilation_cache_dir", directory)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
