@@ -24,8 +24,10 @@ M is the number of hidden units. To change K, noise or cell of an experiment, se
 from nem_jax.corruption import bitflip, masked_uniform
 from nem_jax.data.flying_mnist import flying_mnist
 from nem_jax.data.hdf5 import load_hdf5, write_hdf5
-from nem_jax.data.mnist import load_mnist, load_sklearn_digits
+from nem_jax.data.mnist import Digits, load_mnist, load_sklearn_digits
+from nem_jax.data.published_shapes import published_shapes
 from nem_jax.data.shapes import flying_shapes, static_shapes
+from nem_jax.data.split import Dataset
 from nem_jax.distributions import Bernoulli, Gaussian
 from nem_jax.em import e_step, em_step, init_state, masked_residual, update_theta
 from nem_jax.losses import (
@@ -39,7 +41,9 @@ from nem_jax.losses import (
 )
 from nem_jax.metrics import Scores, ami, ari, confidence, segmentation_scores
 from nem_jax.model import NEM, example_loss, infer, infer_likeliest
-from nem_jax.pretrained import load_pretrained
+from nem_jax.networks.cells import NEMCell, RNNEMCell, flax_cell
+from nem_jax.networks.conv_cell import ConvRNNEMCell
+from nem_jax.pretrained import Trained, load_pretrained, pretrained_names
 from nem_jax.rollouts import Rollout, rollout, rollout_losses
 from nem_jax.types import Cell, EMState, Example, Objects, Trajectory
 from nem_jax.unrolling import unroll
@@ -56,7 +60,12 @@ __all__ = [  # noqa: RUF022 - by subject
     # scores
     "Scores", "ami", "ari", "confidence", "segmentation_scores",
     # data
-    "flying_mnist", "flying_shapes", "load_hdf5", "load_mnist", "load_sklearn_digits", "static_shapes", "write_hdf5",
+    "Dataset", "Digits", "flying_mnist", "flying_shapes", "load_hdf5", "load_mnist", "load_sklearn_digits",
+    "published_shapes", "static_shapes", "write_hdf5",
+    # the papers' networks
+    "ConvRNNEMCell", "NEMCell", "RNNEMCell", "flax_cell",
     # a whole model
-    "NEM", "Rollout", "example_loss", "infer", "infer_likeliest", "load_pretrained", "rollout", "rollout_losses",
+    "NEM", "Rollout", "example_loss", "infer", "infer_likeliest", "rollout", "rollout_losses",
+    # trained ones
+    "Trained", "load_pretrained", "pretrained_names",
 ]  # fmt: skip

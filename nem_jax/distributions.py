@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from nem_jax.types import at_least_float32
+
 _CLIP = 1e-6  # the original program's bound on the arguments of its logarithms
 
 
@@ -20,7 +22,7 @@ class Bernoulli:
     """Binary pixels with mean psi. The pixel prior of the inter-cluster loss is p = 0."""
 
     def log_prob(self, x: Float[Array, "*b C"], psi: Float[Array, "*k C"]) -> Float[Array, "*o"]:
-        """log P(x | psi), natural logarithm of `prob`, which is bounded below (-87.4 per channel in float32)."""
+        """log P(x | psi), natural logarithm of `prob`, which is bounded below (-87.3 per channel in float32)."""
         likelihood = x * psi + (1 - x) * (1 - psi)
         return jnp.sum(jnp.log(jnp.maximum(likelihood, jnp.finfo(likelihood.dtype).tiny)), axis=-1)
 
@@ -29,7 +31,8 @@ class Bernoulli:
         return jnp.prod(x * psi + (1 - x) * (1 - psi), axis=-1)
 
     def nll(self, x: Float[Array, "*b C"], psi: Float[Array, "*k C"]) -> Float[Array, "*o"]:
-        """Binary cross entropy in nats, psi clipped to [1e-6, 1 - 1e-6]."""
+        """Binary cross entropy in nats, psi clipped to [1e-6, 1 - 1e-6]; of a short float in float32."""
+        x, psi = (leaf.astype(at_least_float32(leaf.dtype)) for leaf in (x, psi))  # in bfloat16 1 - 1e-6 is 1
         psi = jnp.clip(psi, _CLIP, 1 - _CLIP)
         cost = -(x * jnp.log(psi) + (1 - x) * jnp.log(1 - psi))
         return jnp.sum(cost, axis=-1)
@@ -55,10 +58,18 @@ class Gaussian:
         e_sigma: standard deviation in the E-step. The original program's 0.25 (variance 0.0625); the
             paper's text says variance 0.25, which is `e_sigma=0.5`.
         loss_sigma: standard deviation in the losses; the original program's is 1.
+
+    Raises:
+        ValueError: one of them is not above 0.
     """
 
     e_sigma: float = 0.25
     loss_sigma: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("e_sigma", "loss_sigma"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
 
     def log_prob(self, x: Float[Array, "*b C"], psi: Float[Array, "*k C"]) -> Float[Array, "*o"]:
         """log N(x; psi, e_sigma^2)."""

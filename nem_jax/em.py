@@ -14,9 +14,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nem_jax.distributions import PixelDist
-from nem_jax.types import Cell, EMState, Params, PRNGKey
+from nem_jax.types import Cell, EMState, Params, PRNGKey, assert_gamma_of, assert_psi_of
 
 E_STEP_EPSILON = 1e-6
+
+MIN_EPSILON = 1e-18
+"""The E-step's gradient divides by the square of what may be epsilon alone: of a smaller one it overflows."""
 
 
 def init_state(
@@ -48,7 +51,8 @@ def masked_residual(
     x_noisy: Float[Array, "H W C"], psi: Float[Array, "K H W C"], gamma: Float[Array, "K H W 1"]
 ) -> Float[Array, "K H W C"]:
     """gamma_k (x_noisy - psi_k): what each component still has to explain of its pixels (N-EM equation 4)."""
-    chex.assert_rank([x_noisy, psi, gamma], [3, 4, 4])
+    assert_psi_of(x_noisy, psi)
+    assert_gamma_of(psi, gamma)
     return gamma * (x_noisy[None] - psi)
 
 
@@ -76,8 +80,13 @@ def e_step(
     The original program adds `epsilon` to the *linear* likelihood before it normalises. That is part of the
     model: a pixel far from every mean gets uniform responsibilities, where the exact posterior picks the least
     wrong component. `epsilon=0.0` is the exact posterior, computed in log space; under jit `epsilon` is static.
+
+    Raises:
+        ValueError: epsilon is neither 0 nor at least `MIN_EPSILON`.
     """
-    chex.assert_rank([x, psi], [3, 4])
+    assert_psi_of(x, psi)
+    if epsilon != 0 and not epsilon >= MIN_EPSILON:
+        raise ValueError(f"epsilon must be 0 or at least {MIN_EPSILON}, got {epsilon}")
     if epsilon == 0:
         return jax.nn.softmax(pixel_dist.log_prob(x[None], psi), axis=0)[..., None]
     likelihood = pixel_dist.prob(x[None], psi) + epsilon

@@ -45,7 +45,7 @@ def evaluate_example(model: NEM, params: Params, key: PRNGKey, example: Example,
     upper_bound = losses.loss_upper_bound(targets[-1], trajectory.psi[-1], model.pixel_dist)
     scored = slice({"last": -1, "all": 0}[model.scored_steps], None)  # indices would copy gamma
     score = functools.partial(metrics.segmentation_scores, num_groups=num_groups)
-    return Evaluation(loss, upper_bound, jax.vmap(score)(trajectory.gamma[scored], groups[scored]))
+    return Evaluation(loss, upper_bound, jax.vmap(score)(groups[scored], trajectory.gamma[scored]))
 
 
 @functools.partial(Jit, static_argnames=("model", "sample", "num_groups"))

@@ -4,16 +4,16 @@ All losses are sums over pixels and components, in nats (of Gaussian pixels up t
 the caller's.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from nem_jax.distributions import PixelDist
-from nem_jax.types import Trajectory
+from nem_jax.types import Trajectory, assert_gamma_of, assert_psi_of
 
 WHICH_STEPS = ("last", "all")
 """EM steps that carry a loss, see `step_weights`, or whose grouping is scored."""
@@ -31,13 +31,14 @@ def intra_loss(
     x: Float[Array, "H W C"], psi: Float[Array, "K H W C"], gamma: Float[Array, "K H W 1"], pixel_dist: PixelDist
 ) -> Float[Array, ""]:
     """sum_ik gamma_ik (-log P(x_i | psi_ik)): each component explains its own pixels (equation 5, first term)."""
-    chex.assert_rank([x, psi, gamma], [3, 4, 4])
+    assert_psi_of(x, psi)
+    assert_gamma_of(psi, gamma)
     return jnp.sum(gamma[..., 0] * pixel_dist.nll(x[None], psi))
 
 
 def inter_loss(psi: Float[Array, "K H W C"], gamma: Float[Array, "K H W 1"], pixel_dist: PixelDist) -> Float[Array, ""]:
     """sum_ik (1 - gamma_ik) KL(P(x_i) || P(x_i | psi_ik)): and knows nothing of the rest (equation 5, second term)."""
-    chex.assert_rank([psi, gamma], 4)
+    assert_gamma_of(psi, gamma)
     return jnp.sum((1 - gamma[..., 0]) * pixel_dist.kl_from_prior(psi))
 
 
@@ -56,7 +57,7 @@ def total_loss(
 
 def loss_upper_bound(x: Float[Array, "H W C"], psi: Float[Array, "K H W C"], pixel_dist: PixelDist) -> Float[Array, ""]:
     """sum_i -log P(x_i | max_k psi_ik), by `pixel_dist.nll`: the error of N-EM's figure 5, which needs no gamma."""
-    chex.assert_rank([x, psi], [3, 4])
+    assert_psi_of(x, psi)
     return jnp.sum(pixel_dist.nll(x, predicted_frame(psi)))
 
 
@@ -66,7 +67,9 @@ def predicted_frame(psi: Float[Array, "K H W C"]) -> Float[Array, "H W C"]:
 
 
 def step_weights(kind: str, num_steps: int) -> np.ndarray:
-    """Weight of each EM step's loss: 'last' (static images) or 'all' (1 each, sequences). Shape [T]."""
+    """Weight of each EM step's loss: 'last' (static images) or 'all' (1 each, sequences). Shape [T], T at least 1."""
+    if num_steps < 1:
+        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
     if kind == "last":
         return np.eye(num_steps, dtype=np.float32)[-1]
     if kind == "all":
@@ -78,7 +81,7 @@ def trajectory_loss(
     x: Float[Array, "T H W C"],
     trajectory: Trajectory,
     pixel_dist: PixelDist,
-    weights: Float[np.ndarray, " _"],
+    weights: Float[np.ndarray, " _"] | Sequence[int | float],
     inter_weight: float = 1.0,
 ) -> StepLoss:
     """The weighted sum of `total_loss` over the EM steps: what training minimises.
@@ -88,6 +91,7 @@ def trajectory_loss(
     Raises:
         ValueError: there is not one weight for each step, or none but zeros.
     """
+    weights = np.asarray(weights, np.float32)
     if weights.shape != (len(x),) or not weights.any():
         raise ValueError(f"weights must be {len(x)} numbers, one for each EM step and not all 0, got {weights}")
     used = slice(int(np.flatnonzero(weights)[0]), None)

@@ -226,9 +226,10 @@ def _is_complete(table: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.sum(table) == jnp.sum(mask)
 
 
-def confidence(gamma: Float[Array, "K H W 1"], groups: Int[Array, "H W 1"]) -> Float[Array, ""]:
+def confidence(groups: Int[Array, "H W 1"], gamma: Float[Array, "K H W 1"]) -> Float[Array, ""]:
     """Mean of max_k gamma over the pixels with groups > 0: the original program's `conf`. 1 if there are none."""
-    chex.assert_rank([gamma, groups], [4, 3])
+    chex.assert_shape(groups, (None, None, 1))
+    chex.assert_shape(gamma, (None, *groups.shape))
     scored = groups[..., 0] > 0
     highest = jnp.max(gamma[..., 0], axis=0)
     count = jnp.sum(scored)
@@ -236,19 +237,20 @@ def confidence(gamma: Float[Array, "K H W 1"], groups: Int[Array, "H W 1"]) -> F
     return jnp.where(count > 0, mean, 1.0)
 
 
-def segmentation_scores(gamma: Float[Array, "K H W 1"], groups: Int[Array, "H W 1"], num_groups: int) -> Scores:
+def segmentation_scores(groups: Int[Array, "H W 1"], gamma: Float[Array, "K H W 1"], *, num_groups: int) -> Scores:
     """All scores of the responsibilities of one image, over the pixels with exactly one object (groups > 0).
 
     Args:
+        groups: true segmentation, 0 where ignored (`Example.groups`).
         gamma: responsibilities; each pixel is labelled argmax_k, the first of equals. NaN at a scored pixel makes all
             scores NaN.
-        groups: true segmentation, 0 where ignored (`Example.groups`).
         num_groups: the largest value of `groups`. A larger one in the data makes the indices NaN.
 
     Raises:
         ValueError: the image has more than `MAX_PIXELS` pixels.
     """
-    chex.assert_rank([gamma, groups], [4, 3])
+    chex.assert_shape(groups, (None, None, 1))
+    chex.assert_shape(gamma, (None, *groups.shape))
     labels = jnp.argmax(gamma[..., 0], axis=0)
     scored = groups[..., 0] > 0
     table = contingency(groups[..., 0], labels, scored, num_groups, gamma.shape[0])
@@ -258,5 +260,5 @@ def segmentation_scores(gamma: Float[Array, "K H W 1"], groups: Int[Array, "H W 
         ami_max=jnp.where(is_known, _adjusted(info, "max"), jnp.nan),
         ami_arithmetic=jnp.where(is_known, _adjusted(info, "arithmetic"), jnp.nan),
         ari=jnp.where(is_known, ari_from_table(table), jnp.nan),
-        confidence=confidence(gamma, groups),
+        confidence=confidence(groups, gamma),
     )

@@ -30,7 +30,7 @@ class NEM:
         cell: the network of one component, see `nem_jax.types.Cell`.
         hidden_size: M.
         pixel_dist: distribution of a pixel given psi.
-        corrupt: `(key, x) -> x_noisy`.
+        corrupt: `(key, x [..., H, W, C]) -> x_noisy`; one call draws the noise of all T frames, each its own.
         num_components: K.
         num_steps: T.
         lookahead: which frame step t predicts and is scored on, counted from the one that it reads: 1 the next, 0 the
@@ -44,6 +44,9 @@ class NEM:
         scan_unroll: EM steps per loop body; None lays out all of them, which is fastest on CPU.
         remat: what the backward pass computes again, see `nem_jax.unrolling.REMAT`; it
             needs `scan_unroll` below T.
+
+    Raises:
+        ValueError: a count is below 1, lookahead below 0, or one of the two that name steps names none.
     """
 
     init: Callable[[PRNGKey], Params]
@@ -64,6 +67,10 @@ class NEM:
     remat: str = "none"
 
     def __post_init__(self) -> None:
+        least = {"hidden_size": 1, "num_components": 1, "num_steps": 1, "lookahead": 0, "num_draws": 1}
+        for name, lowest in {**least, **({} if self.scan_unroll is None else {"scan_unroll": 1})}.items():
+            if getattr(self, name) < lowest:
+                raise ValueError(f"{name} must be at least {lowest}, got {getattr(self, name)}")
         for name in ("step_weights", "scored_steps"):
             if getattr(self, name) not in losses.WHICH_STEPS:
                 raise ValueError(f"{name} must be one of {', '.join(losses.WHICH_STEPS)}, got {getattr(self, name)!r}")
@@ -94,6 +101,11 @@ def target_frames(model: NEM, frames: Num[Array, "F H W C"]) -> Num[Array, "T H 
 
 def draw_inputs(model: NEM, key: PRNGKey, x: Float[Array, "F H W C"]) -> tuple[Float[Array, "T H W C"], EMState]:
     """All that is random in `infer`: the noisy frames that the T steps read, and the state before the first."""
+    if x.ndim != 4 or len(x) not in (1, model.num_frames):
+        raise ValueError(
+            f"x must be one example [F, H, W, C] of {model.num_frames} frames (T + lookahead) or 1 (a static image), "
+            f"got {x.shape}; a batch needs jax.vmap"
+        )
     noise_key, state_key = jax.random.split(key)
     x_noisy = model.corrupt(noise_key, to_frames(x, model.num_steps))
     return x_noisy, em.init_state(state_key, model.num_components, model.hidden_size, x.shape[1:])
@@ -106,13 +118,13 @@ def infer(model: NEM, params: Params, key: PRNGKey, x: Float[Array, "F H W C"]) 
         model: the model's constants.
         params: its weights.
         key: consumed; draws the input noise and the initial gamma.
-        x: clean frames, T + lookahead of them (later ones are not read) or one (a static image).
+        x: clean frames, T + lookahead of them or one (a static image).
 
     Returns:
         The states after each step, and the inputs x_noisy `[T, H, W, C]` that led there.
 
     Raises:
-        AssertionError: x is a sequence of fewer frames.
+        ValueError: x has another number of frames, as a batch of images has.
     """
     x_noisy, state = draw_inputs(model, key, x)
     step = functools.partial(

@@ -43,7 +43,7 @@ def colour_groups(groups: np.ndarray) -> np.ndarray:
 def overview(x: np.ndarray, x_noisy: np.ndarray, groups: np.ndarray, gamma: np.ndarray, psi: np.ndarray) -> Figure:
     """N-EM's figure 3, one column per example: clean and noisy input, truth, responsibilities, each component's psi.
 
-    The responsibilities are shown twice: as they are, and on the object pixels alone, which is what AMI sees.
+    The responsibilities are shown twice: as they are, and as bright as the input, which shows the objects alone.
 
     Args:
         x, x_noisy: `[N, H, W, C]`.

@@ -55,7 +55,7 @@ def rollout_step(
         params: its weights.
         state: the last step's, observed or not.
         key: consumed by `corrupt`.
-        corrupt: `(key, x) -> x_noisy`.
+        corrupt: `(key, x [H, W, C]) -> x_noisy`.
         pixel_dist: `Bernoulli()` or `Gaussian(...)`.
         epsilon: see `em.e_step`.
     """
@@ -71,15 +71,18 @@ def rollout(model: NEM, params: Params, key: PRNGKey, x: Float[Array, "F H W C"]
         model: the model's constants.
         params: its weights.
         key: consumed, as by `infer`: with `num_ahead=0` the draws and results are the same.
-        x: clean frames, as for `infer`: T + lookahead or one; no later frame is read.
+        x: clean frames, T + lookahead or one, as for `infer`; no later frame is read.
         num_ahead: R >= 0, static under jit.
 
     Raises:
-        ValueError: if x moves and the model predicts another than the next frame, the next step's input.
+        ValueError: if x moves and the model predicts another than the next frame, the next step's input; or num_ahead
+            is negative.
     """
+    if num_ahead < 0:
+        raise ValueError(f"num_ahead must be at least 0, got {num_ahead}")
     if model.lookahead != 1 and len(x) > 1:
         raise ValueError(f"only a model of lookahead 1 predicts its next input, this one's is {model.lookahead}")
-    observed, x_noisy = infer(model, params, key, x)
+    observed, x_noisy = infer(model, params, key, x[: model.num_frames])
 
     def step(state: EMState, key: PRNGKey, _unread: jax.Array) -> EMState:
         return rollout_step(model.cell, params, state, key, model.corrupt, model.pixel_dist, model.epsilon)

@@ -1,4 +1,4 @@
-"""Records and array shapes shared by the whole package.
+"""Records, array shapes and number types shared by the whole package.
 
 Axis legend, always in this order:
 
@@ -13,7 +13,9 @@ belong to one component carry K first (`psi` is `[K, H, W, C]`); images have no 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 Params = Any
@@ -67,3 +69,20 @@ class Trajectory(NamedTuple):
     theta: Float[Array, "*b T K M"]
     psi: Float[Array, "*b T K H W C"]
     gamma: Float[Array, "*b T K H W 1"]
+
+
+def at_least_float32(dtype: Any) -> Any:
+    """What sums and differences of numbers of `dtype` are computed in before they are rounded to it."""
+    return dtype if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits >= 32 else jnp.float32
+
+
+def assert_psi_of(x: jax.Array, psi: jax.Array) -> None:
+    """AssertionError unless x is `[H, W, C]` and psi `[K, H, W, C]`: other shapes broadcast to wrong numbers."""
+    chex.assert_rank(x, 3)
+    chex.assert_shape(psi, (None, *x.shape))
+
+
+def assert_gamma_of(psi: jax.Array, gamma: jax.Array) -> None:
+    """AssertionError unless psi is `[K, H, W, C]` and gamma `[K, H, W, 1]`, likewise."""
+    chex.assert_rank(psi, 4)
+    chex.assert_shape(gamma, (*psi.shape[:3], 1))

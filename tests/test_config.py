@@ -15,7 +15,7 @@ from experiments.static_shapes import config as static_shapes
 from experiments.static_shapes.config import get_config
 from nem_jax.config import build_experiment, build_stages, checks
 from nem_jax.config.fields import FIELDS
-from nem_jax.config.model import MIN_EPSILON, _build_module
+from nem_jax.config.model import _build_module
 from nem_jax.corruption import masked_uniform
 from nem_jax.data.flying_mnist import flying_mnist as digits_data
 from nem_jax.data.hdf5 import write_hdf5
@@ -24,7 +24,7 @@ from nem_jax.data.shapes import flying_shapes as flying_shapes_data
 from nem_jax.data.shapes import static_shapes as static_shapes_data
 from nem_jax.data.split import SPLITS
 from nem_jax.distributions import Bernoulli, Gaussian
-from nem_jax.em import e_step
+from nem_jax.em import MIN_EPSILON, e_step
 from nem_jax.pretrained import DIRECTORY
 from nem_jax.training.workdir import differences, to_json
 

@@ -45,6 +45,16 @@ def test_cell_keeps_shapes_and_psi_depends_on_theta_and_residual():
         assert np.any(gradient != 0)
 
 
+def test_float64_goes_through_a_network_of_float32():
+    """As through Flax's own layers."""
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        variables = init(FLYING_SHAPES, 28)
+        given = jnp.zeros((28, 28, 1)), jnp.zeros(100)
+        theta, psi = jax.eval_shape(FLYING_SHAPES.apply, variables, *given)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    assert (theta.dtype, psi.dtype) == tuple(leaf.dtype for leaf in given) == ("float64", "float64")
+
+
 def test_normalised_input_has_mean_0_and_variance_1():
     x = 3 + 2 * jax.random.normal(jax.random.key(0), (5, 6, 2))
     assert abs(np.mean(normalised(x))) < 1e-5

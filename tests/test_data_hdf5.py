@@ -83,6 +83,16 @@ def test_arrays_of_a_file_are_examples(arrays, write, max_resident_bytes):
     assert_examples_equal(draw(dataset, "training", index), expected)
 
 
+@pytest.mark.parametrize("max_resident_bytes", [hdf5.MAX_RESIDENT_BYTES, 0], ids=["resident", "streamed"])
+def test_one_example_wherever_it_lies(arrays, write, max_resident_bytes):
+    dataset = hdf5.load_hdf5(write(arrays), max_resident_bytes=max_resident_bytes)
+    assert tuple(split.size for split in dataset.splits.values()) == SIZES
+    np.testing.assert_array_equal(dataset.example("validation", 2).x, arrays["validation"]["features"][:, 2])
+    for index in (-1, 3):
+        with pytest.raises(IndexError, match=f"^validation has examples 0 to 2, got {index}$"):
+            dataset.example("validation", index)
+
+
 def test_a_streamed_split_reads_the_asked_rows_only(arrays, write):
     dataset = hdf5.load_hdf5(write(arrays), SIZES, max_resident_bytes=0)
     source = dataset.splits["training"].fetch(np.array([[5, 1], [5, 2]]))

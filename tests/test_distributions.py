@@ -105,6 +105,22 @@ def test_bernoulli_is_finite_where_psi_saturates():
         assert np.all(np.isfinite(jax.grad(lambda psi, cost=cost: jnp.sum(cost(psi)))(psi)))
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_a_short_float_costs_what_it_stands_for(dtype):
+    x, psi = jnp.array([0.0, 1.0, 1.0, 1.0], dtype)[:, None], jnp.array([1.0, 1.0, 0.0, 0.5], dtype)[:, None]
+    cost, gradient = jax.value_and_grad(lambda psi: Bernoulli().nll(x, psi).sum())(psi)
+    np.testing.assert_allclose(Bernoulli().nll(x, psi), [13.8, 1e-6, 13.8, np.log(2)], rtol=0.1)
+    assert np.isfinite(cost)
+    assert jnp.all(jnp.isfinite(gradient))
+
+
+@pytest.mark.parametrize("name", ["e_sigma", "loss_sigma"])
+@pytest.mark.parametrize("sigma", [0.0, -0.25, float("nan")])
+def test_a_width_that_is_none_is_refused(name, sigma):
+    with pytest.raises(ValueError, match=f"^{name} must be above 0, got {sigma}$"):
+        Gaussian(**{name: sigma})
+
+
 def test_activations():
     output = jnp.array([[-2.0], [0.0], [3.0]])
     np.testing.assert_allclose(Bernoulli().activation(output), 1 / (1 + np.exp(-np.asarray(output))), rtol=1e-6)

@@ -125,7 +125,7 @@ def test_the_readmes_own_model_trains_and_its_trained_weights_load(tmp_path, mon
     run(config, "runs/k5")
     names = {}
     run_blocks(names, "load_pretrained(")
-    scores = nem_jax.segmentation_scores(names["trajectory"].gamma[-1], names["example"].groups[0], num_groups=3)
+    scores = nem_jax.segmentation_scores(names["example"].groups[0], names["trajectory"].gamma[-1], num_groups=3)
     assert scores.ami_max > 0.3
     run_blocks(names, "load_trained(")
     trained = names["params"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from scipy import special, stats
 
 from nem_jax import em, losses
 from nem_jax.distributions import Bernoulli, Gaussian
+from nem_jax.metrics import confidence
 from nem_jax.types import EMState
 from nem_jax.unrolling import unroll
 
@@ -264,6 +266,31 @@ def test_shapes_are_enforced(problem, call):
     """Annotations are checks in this suite, see conftest.py; without them most of these calls would broadcast."""
     with pytest.raises(TypeCheckError):
         call(problem.state, problem.x[0])
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        pytest.param(em.masked_residual, lambda s, x: (x[:, :1], s.psi, s.gamma), id="one column of x"),
+        pytest.param(em.masked_residual, lambda s, x: (x, s.psi, s.gamma[:1]), id="one gamma for all"),
+        pytest.param(em.e_step, lambda s, x: (x, s.psi[..., :1], Bernoulli()), id="one channel of psi"),
+        pytest.param(losses.intra_loss, lambda s, x: (x[:1], s.psi, s.gamma, Bernoulli()), id="one row of x"),
+        pytest.param(losses.intra_loss, lambda s, x: (x, s.psi, s.psi, Bernoulli()), id="psi as gamma"),
+        pytest.param(losses.inter_loss, lambda s, x: (s.psi, s.gamma[:1], Bernoulli()), id="inter: one gamma"),
+        pytest.param(losses.loss_upper_bound, lambda s, x: (x, s.psi[..., :1], Bernoulli()), id="bound: one channel"),
+        pytest.param(confidence, lambda s, x: (jnp.ones((1, 6, 1), int), s.gamma), id="one row of groups"),
+    ],
+)
+def test_the_functions_check_what_would_broadcast(problem, function, arguments):
+    """Users have no annotations that check."""
+    with pytest.raises(AssertionError):
+        inspect.unwrap(function)(*arguments(problem.state, problem.x[0]))
+
+
+@pytest.mark.parametrize("epsilon", [-1e-6, 1e-20, float("nan")])
+def test_an_epsilon_whose_gradient_overflows_is_refused(problem, epsilon):
+    with pytest.raises(ValueError, match=r"^epsilon must be 0 or at least 1e-18, got"):
+        em.e_step(problem.x[0], problem.state.psi, Bernoulli(), epsilon)
 
 
 def test_records_cannot_be_changed():

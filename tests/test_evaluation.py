@@ -58,7 +58,7 @@ def test_the_likeliest_draw_is_scored_and_shown(smoke):
     np.testing.assert_allclose(shown.gamma[0], expected.gamma, atol=1e-5)
     assert np.abs(np.asarray(expected.gamma - first.gamma)).max() > 1e-3
     scores = evaluate(model, params, key, dataset, "test", batch_size=50).scores
-    np.testing.assert_allclose(scores.confidence[7, -1], confidence(expected.gamma[-1], example.groups[0]), rtol=1e-4)
+    np.testing.assert_allclose(scores.confidence[7, -1], confidence(example.groups[0], expected.gamma[-1]), rtol=1e-4)
 
 
 def test_another_key_gives_another_grouping(smoke):
@@ -105,9 +105,9 @@ def test_a_sequences_figure_shows_the_frames_that_are_predicted(smoke):
     np.testing.assert_array_equal(shown.groups[1], example.groups[1:])
     model = dataclasses.replace(model, scored_steps="all")
     scored = evaluate(model, params, jax.random.key(0), dataset, "test", batch_size=4).scores
-    of_steps = jax.vmap(jax.vmap(confidence))(jnp.asarray(shown.gamma), jnp.asarray(shown.groups))
+    of_steps = jax.vmap(jax.vmap(confidence))(jnp.asarray(shown.groups), jnp.asarray(shown.gamma))
     np.testing.assert_allclose(scored.confidence, of_steps, rtol=1e-4)
-    of_inputs = jax.vmap(confidence)(jnp.asarray(shown.gamma[1]), example.groups[:-1])
+    of_inputs = jax.vmap(confidence)(example.groups[:-1], jnp.asarray(shown.gamma[1]))
     assert np.max(np.abs(of_steps[1] - of_inputs)) > 1e-3
 
 

@@ -224,7 +224,7 @@ def test_scores(compared):
     golden = compared.golden
     groups = jnp.asarray(golden["groups"][1:, :, 0].astype(np.int32).swapaxes(0, 1))
     score = functools.partial(metrics.segmentation_scores, num_groups=3)
-    scores = jax.jit(jax.vmap(jax.vmap(score)))(compared.trajectory.gamma, groups)
+    scores = jax.jit(jax.vmap(jax.vmap(score)))(groups, compared.trajectory.gamma)
     np.testing.assert_allclose(scores.ami_max.T, golden["AMI_max"], rtol=TOLERANCE)
     np.testing.assert_allclose(scores.confidence.T, golden["AMI_conf"], rtol=TOLERANCE)
     scored = slice(None) if compared.program.step_weights == "all" else slice(-1, None)

@@ -87,6 +87,8 @@ def test_step_weights():
     np.testing.assert_array_equal(losses.step_weights("last", 1), losses.step_weights("all", 1))
     with pytest.raises(ValueError, match=r"^step_weights must be 'last' or 'all', got 'first'$"):
         losses.step_weights("first", 4)
+    with pytest.raises(ValueError, match=r"^num_steps must be at least 1, got 0$"):
+        losses.step_weights("last", 0)
 
 
 @pytest.mark.parametrize("weights", [(0, 0, 0, 1), (1, 1, 1, 1), (0, 2, 0, 0.5)], ids=str)
@@ -96,13 +98,12 @@ def test_trajectory_loss_is_the_weighted_sum_over_steps(problem, trajectory, dis
     for t, weight in enumerate(weights):
         intra, inter = _terms(problem.x[t], trajectory.psi[t], trajectory.gamma[t], dist)
         expected += weight * np.array([intra + 0.3 * inter, intra, inter])
-    found = losses.trajectory_loss(problem.x, trajectory, dist, np.array(weights, np.float32), 0.3)
+    found = losses.trajectory_loss(problem.x, trajectory, dist, weights, 0.3)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("weights", [(0, 0, 0, 0, 0, 1), (1,), (0, 0, 0, 0)], ids=["long", "short", "zeros"])
 def test_weights_that_do_not_fit_the_steps_are_refused(problem, trajectory, weights):
-    weights = np.array(weights, np.float32)
     with pytest.raises(ValueError, match=r"^weights must be 4 numbers, one for each EM step and not all 0, got \["):
         losses.trajectory_loss(problem.x, trajectory, Bernoulli(), weights)
 

@@ -91,8 +91,8 @@ _batched_scores = jax.jit(jax.vmap(_our_scores))
 
 
 @functools.partial(jax.jit, static_argnames="num_groups")
-def _segmentation_scores(gamma, groups, num_groups):
-    return jax.vmap(functools.partial(metrics.segmentation_scores, num_groups=num_groups))(gamma, groups)
+def _segmentation_scores(groups, gamma, num_groups):
+    return jax.vmap(functools.partial(metrics.segmentation_scores, num_groups=num_groups))(groups, gamma)
 
 
 def _image(values, dtype=jnp.int32):
@@ -107,13 +107,13 @@ def _scores(groups, labels):
     return np.asarray(_single_scores(_image(groups), _image(labels), _image(mask, bool)))
 
 
-def _gamma_and_groups(batch=4, num_components=4):
-    """Random responsibilities, and groups 0..3 that they find to a part."""
+def _groups_and_gamma(batch=4, num_components=4):
+    """Groups 0..3, and random responsibilities that find them to a part."""
     rng = np.random.default_rng(1)
     groups = rng.integers(0, 4, (batch, 12, 12, 1))
     hint = np.moveaxis(np.eye(num_components)[groups[..., 0]], -1, 1)[..., None]
     weights = np.exp(2 * hint + rng.standard_normal(hint.shape))
-    return jnp.asarray(weights / weights.sum(axis=1, keepdims=True), jnp.float32), _image(groups)
+    return _image(groups), jnp.asarray(weights / weights.sum(axis=1, keepdims=True), jnp.float32)
 
 
 @pytest.mark.parametrize(("x64", "tolerance"), [(False, 5e-6), (True, 1e-11)], ids=["float32", "float64"])
@@ -227,8 +227,8 @@ def test_unknown_normaliser_is_refused(normaliser):
 
 
 def test_segmentation_scores_are_its_parts_where_there_are_groups():
-    gamma, groups = _gamma_and_groups()
-    scores = _segmentation_scores(gamma, groups, num_groups=3)
+    groups, gamma = _groups_and_gamma()
+    scores = _segmentation_scores(groups, gamma, num_groups=3)
     for index in range(len(gamma)):
         mask = np.asarray(groups[index, ..., 0] > 0)
         labels = np.argmax(np.asarray(gamma[index, ..., 0]), axis=0)
@@ -242,27 +242,27 @@ def test_segmentation_scores_are_its_parts_where_there_are_groups():
 
 def test_confidence_ignores_the_background_and_is_one_without_objects():
     gamma = jnp.asarray([[[0.9, 0.2, 0.5]], [[0.1, 0.8, 0.5]]])[..., None]
-    assert metrics.confidence(gamma, _image([[[1], [2], [0]]])) == pytest.approx(0.85, abs=1e-6)
-    assert metrics.confidence(gamma, _image([[[0], [0], [0]]])) == 1
+    assert metrics.confidence(_image([[[1], [2], [0]]]), gamma) == pytest.approx(0.85, abs=1e-6)
+    assert metrics.confidence(_image([[[0], [0], [0]]]), gamma) == 1
 
 
 def test_equal_responsibilities_go_to_the_first_component():
-    gamma, groups = _gamma_and_groups()
+    groups, gamma = _groups_and_gamma()
     groups = groups.at[0].set(jnp.minimum(groups[0], 1))
-    scores = _segmentation_scores(gamma.at[0].set(0.25), groups, num_groups=3)
+    scores = _segmentation_scores(groups, gamma.at[0].set(0.25), num_groups=3)
     assert scores.ami_max[0] == 1
     assert scores.confidence[0] == 0.25
 
 
 def test_unknown_responsibilities_have_no_score():
-    gamma, groups = _gamma_and_groups()
+    groups, gamma = _groups_and_gamma()
     scored = np.argwhere(np.asarray(groups[1, ..., 0] > 0))[0]
-    scores = _segmentation_scores(gamma.at[1, 0, *scored].set(jnp.nan), groups, num_groups=3)
+    scores = _segmentation_scores(groups, gamma.at[1, 0, *scored].set(jnp.nan), num_groups=3)
     for score in scores:
         np.testing.assert_array_equal(np.isnan(score), [False, True, False, False])
     ignored = np.argwhere(np.asarray(groups[1, ..., 0] == 0))[0]
-    scores = _segmentation_scores(gamma.at[1, 0, *ignored].set(jnp.nan), groups, num_groups=3)
-    jax.tree.map(np.testing.assert_array_equal, scores, _segmentation_scores(gamma, groups, num_groups=3))
+    scores = _segmentation_scores(groups, gamma.at[1, 0, *ignored].set(jnp.nan), num_groups=3)
+    jax.tree.map(np.testing.assert_array_equal, scores, _segmentation_scores(groups, gamma, num_groups=3))
 
 
 def test_pixels_that_cannot_be_counted_make_the_indices_nan():
@@ -274,8 +274,8 @@ def test_pixels_that_cannot_be_counted_make_the_indices_nan():
 
 
 def test_a_group_above_num_groups_makes_its_image_s_indices_nan():
-    gamma, groups = _gamma_and_groups()
-    scores = _segmentation_scores(gamma, groups.at[1, 0, 0].set(4), num_groups=3)
+    groups, gamma = _groups_and_gamma()
+    scores = _segmentation_scores(groups.at[1, 0, 0].set(4), gamma, num_groups=3)
     for index in scores[:3]:
         np.testing.assert_array_equal(np.isnan(index), [False, True, False, False])
     assert np.all(np.isfinite(scores.confidence))

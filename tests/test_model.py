@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -76,6 +77,29 @@ def test_to_frames(x):
         model.to_frames(x, NUM_STEPS + 2)
 
 
+@pytest.mark.parametrize("num_frames", [NUM_STEPS, 64])
+def test_a_batch_of_images_is_no_sequence(params, num_frames):
+    images = jnp.zeros((num_frames, *SHAPE))
+    sentence = rf"^x must be one example \[F, H, W, C\] of 4 frames \(T \+ lookahead\) or 1 .*\({num_frames}, 5, 6, 1\)"
+    with pytest.raises(ValueError, match=sentence):
+        model.infer(NEM, params, KEY, images)
+
+
+def test_an_image_without_frames_is_refused():
+    with pytest.raises(ValueError, match=r"^x must be one example \[F, H, W, C\]"):
+        inspect.unwrap(model.draw_inputs)(NEM, KEY, jnp.zeros(SHAPE))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "lowest"),
+    [(name, 0, 1) for name in ("hidden_size", "num_components", "num_steps", "num_draws", "scan_unroll")]
+    + [("lookahead", -1, 0)],
+)
+def test_impossible_counts_are_refused(field, value, lowest):
+    with pytest.raises(ValueError, match=f"^{field} must be at least {lowest}, got {value}$"):
+        dataclasses.replace(NEM, **{field: value})
+
+
 def test_options_of_speed_reach_the_loop(params, x):
     def stored(remat):
         nem = dataclasses.replace(CLEAN, remat=remat, scan_unroll=1)
@@ -107,12 +131,13 @@ def test_step_t_reads_frame_t_and_is_scored_on_frame_t_plus_lookahead(params, x,
     """Through gradients: psi knows the frames that were read, gamma the target too."""
     nem = dataclasses.replace(CLEAN, lookahead=lookahead)
     weights = jnp.cos(jnp.arange(60, dtype=jnp.float32)).reshape(2, *SHAPE)
+    x = x[: nem.num_frames]
 
     def leaf(name, t, x):
         return jnp.sum(weights * getattr(model.infer(nem, params, KEY, x)[0], name)[t])
 
     for t in (0, NUM_STEPS - 1):
-        frames = np.arange(NUM_STEPS + 1)
+        frames = np.arange(nem.num_frames)
         np.testing.assert_array_equal(_depends_on_frames(functools.partial(leaf, "psi", t), x), frames <= t)
         np.testing.assert_array_equal(
             _depends_on_frames(functools.partial(leaf, "gamma", t), x), frames <= t + lookahead
@@ -140,7 +165,7 @@ def test_the_first_psi_sees_the_corrupted_frame_alone(params, x):
 def test_example_loss_is_put_together_by_hand(params, x, step_weights, lookahead):
     """Targets are frames 1..T, or 0..T-1; the same pieces as a notebook would use."""
     nem = dataclasses.replace(CLEAN, step_weights=step_weights, inter_weight=0.2, lookahead=lookahead)
-    found = example_loss(nem, params, KEY, x)
+    found = example_loss(nem, params, KEY, x[: nem.num_frames])
     _, state_key = jax.random.split(KEY)
     state = em.init_state(state_key, 2, HIDDEN_SIZE, SHAPE)
     step = functools.partial(em.em_step, NEM.cell, params, pixel_dist=Bernoulli())

@@ -79,6 +79,18 @@ def test_psi_of_bfloat16_does_not_saturate(get_config):
     assert jnp.abs(gradient[name]["bias"]).max() > 0
 
 
+def test_bfloat16_leaves_the_types_that_it_is_given():
+    """Else no loop could carry theta and psi."""
+    config = static_shapes("smoke")
+    config.model.precision = "bfloat16"
+    model = build_experiment(config).model
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    with jax.enable_x64(True):
+        given = jnp.zeros((28, 28, 1)), jnp.zeros(config.model.hidden_size)
+        theta, psi = jax.eval_shape(model.cell, params, *given)
+    assert (psi.dtype, theta.dtype) == tuple(leaf.dtype for leaf in given) == ("float64", "float64")
+
+
 def test_bfloat16_is_refused_where_it_would_lose_the_steps():
     config = static_shapes("n_em")
     config.model.precision = "bfloat16"

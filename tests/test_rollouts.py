@@ -107,7 +107,7 @@ def test_steps_ahead_equal_a_numpy_loop(params, x, scan_unroll):
 @pytest.mark.parametrize("num_ahead", [0, NUM_AHEAD])
 def test_the_observed_part_is_infer(params, x, num_ahead):
     found = run(NEM, params, KEY, x, num_ahead)
-    trajectory, x_noisy = jax.jit(model.infer, static_argnums=0)(NEM, params, KEY, x)
+    trajectory, x_noisy = jax.jit(model.infer, static_argnums=0)(NEM, params, KEY, x[: NEM.num_frames])
     for leaf, expected in zip((*found.observed, found.x_noisy), (*trajectory, x_noisy), strict=True):
         np.testing.assert_allclose(leaf, expected, rtol=1e-5, atol=1e-6)
     for leaf, expected in zip(found.ahead, trajectory, strict=True):
@@ -173,6 +173,8 @@ def test_what_cannot_be_rolled_out_or_scored_is_refused(params, x):
         rollout_losses(NEM, found, x[:-1])
     with pytest.raises(ValueError, match="only a model of lookahead 1"):
         rollout(dataclasses.replace(NEM, lookahead=0), params, KEY, x, NUM_AHEAD)
+    with pytest.raises(ValueError, match="num_ahead must be at least 0, got -1"):
+        rollout(NEM, params, KEY, x, -1)
 
 
 def test_losses_of_a_denoising_model_are_on_the_frames_it_read(params, x):

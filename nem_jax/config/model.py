@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from nem_jax import corruption
+from nem_jax import corruption, em
 from nem_jax.config.checks import choice, given_exactly_if, integer, integers, number
 from nem_jax.distributions import Bernoulli, Gaussian, PixelDist
 from nem_jax.losses import WHICH_STEPS
@@ -22,8 +22,6 @@ from nem_jax.unrolling import REMAT
 CELLS = ("rnn_em", "n_em", "conv_rnn_em")
 PIXEL_DISTS = ("bernoulli", "gaussian")
 NOISES = {"bitflip": corruption.bitflip, "masked_uniform": corruption.masked_uniform}
-MIN_EPSILON = 1e-18
-"""The E-step's gradient divides by the square of what may be epsilon alone: of a smaller one it overflows."""
 STEP_SIZE_INITS = {"positive": cells.positive_step_size, "original": cells.original_step_size}
 
 
@@ -39,8 +37,8 @@ def build_model(config: ConfigDict) -> NEM:
     choice(config, "model.step_weights", WHICH_STEPS)
     choice(config, "model.scored_steps", WHICH_STEPS)
     number(config, "model.epsilon", 0.0, 1.0)
-    if 0 < model.epsilon < MIN_EPSILON:
-        raise ValueError(f"model.epsilon must be 0 or at least {MIN_EPSILON}, got {model.epsilon}")
+    if 0 < model.epsilon < em.MIN_EPSILON:
+        raise ValueError(f"model.epsilon must be 0 or at least {em.MIN_EPSILON}, got {model.epsilon}")
     number(config, "model.inter_weight", 0.0)
     choice(config, "model.precision", PRECISIONS)
     choice(config, "training.remat", REMAT)
@@ -92,17 +90,8 @@ def _build_noise(config: ConfigDict) -> Callable[[PRNGKey, jax.Array], jax.Array
 
 
 def _build_cell(config: ConfigDict, pixel_dist: PixelDist) -> tuple[Callable[[PRNGKey], Params], Cell]:
-    """(init, cell) of the network: all that the EM code sees of Flax."""
     size = config.data.image_size
-    module = _build_module(config, pixel_dist)
-
-    def init(key: PRNGKey) -> Params:
-        return module.init(key, jnp.zeros((size, size, 1)), jnp.zeros(module.hidden_size))["params"]
-
-    def cell(params: Params, residual: jax.Array, theta: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return module.apply({"params": params}, residual, theta)
-
-    return init, cell
+    return cells.flax_cell(_build_module(config, pixel_dist), (size, size, 1))
 
 
 def _build_module(config: ConfigDict, pixel_dist: PixelDist) -> Any:

@@ -144,7 +144,7 @@ class _Reader:
 
 def load_hdf5(
     path: str | Path,
-    sizes: tuple[int, int, int],
+    sizes: tuple[int, int, int] | None = None,
     num_frames: int | None = None,
     max_resident_bytes: int = MAX_RESIDENT_BYTES,
 ) -> Dataset:
@@ -152,7 +152,7 @@ def load_hdf5(
 
     Args:
         path: of the file.
-        sizes: number of training, validation and test examples: the first ones of each split are used.
+        sizes: number of training, validation and test examples, the first ones of each split; None: all.
         num_frames: the first so many frames are used; None: all. A static file (T = 1) serves any number.
         max_resident_bytes: a split that would take more on the device stays in the file, from which its `fetch` reads.
 
@@ -240,9 +240,10 @@ def _open_file(path: str | Path) -> h5py.File:
         raise ValueError(f"{path} is not a readable HDF5 file: {error}") from error
 
 
-def _open_splits(file: h5py.File, sizes: tuple[int, int, int], num_frames: int | None) -> dict[str, _Reader]:
+def _open_splits(file: h5py.File, sizes: tuple[int, int, int] | None, num_frames: int | None) -> dict[str, _Reader]:
     """A reader for each split, all shapes checked."""
-    readers = {name: _open_split(file, name, size, num_frames) for name, size in zip(SPLITS, sizes, strict=True)}
+    asked = dict.fromkeys(SPLITS) if sizes is None else dict(zip(SPLITS, sizes, strict=True))
+    readers = {name: _open_split(file, name, size, num_frames) for name, size in asked.items()}
     for name, reader in readers.items():
         if reader.layout != readers["training"].layout:
             raise ValueError(
@@ -252,7 +253,7 @@ def _open_splits(file: h5py.File, sizes: tuple[int, int, int], num_frames: int |
     return readers
 
 
-def _open_split(file: h5py.File, name: str, size: int, num_frames: int | None) -> _Reader:
+def _open_split(file: h5py.File, name: str, size: int | None, num_frames: int | None) -> _Reader:
     where = f"{file.filename}: {name}"
     if not isinstance(file.get(name), h5py.Group):
         raise ValueError(f"{where} is missing: the file must have the groups {', '.join(SPLITS)}, it has {list(file)}")
@@ -269,6 +270,7 @@ def _open_split(file: h5py.File, name: str, size: int, num_frames: int | None) -
         if key != "features" and array.shape != expected:
             raise ValueError(f"{where}/{key} must have features' shape with one channel, {expected}, got {array.shape}")
     frames, examples = arrays["features"].shape[:2]
+    size = examples if size is None else size
     if not 1 <= size <= examples:
         raise ValueError(f"data.num_{name} is {size}, but {file.filename} has {examples} {name} examples")
     if frames > 1 and num_frames is not None and frames < num_frames:

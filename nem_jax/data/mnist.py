@@ -30,7 +30,7 @@ class Digits(NamedTuple):
     test: Float[np.ndarray, "Q h w"]
 
 
-def load_mnist(directory: str | Path | None) -> Digits:
+def load_mnist(directory: str | Path | None = None) -> Digits:
     """MNIST, 60,000 and 10,000 digits of 14x14: the 2x2 means of the published 28x28.
 
     Args:

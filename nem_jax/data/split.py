@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from nem_jax.types import Example
 
@@ -48,6 +49,17 @@ class Dataset:
     image_shape: tuple[int, int, int]
     num_frames: int
     num_groups: int
+
+    def example(self, split: str, index: int) -> Example:
+        """Example number `index` of a split. (Of many, `sample` under `jax.vmap` makes a batch at once.)
+
+        Raises:
+            IndexError: the split has no such example.
+        """
+        chosen = self.splits[split]
+        if not 0 <= index < chosen.size:
+            raise IndexError(f"{split} has examples 0 to {chosen.size - 1}, got {index}")
+        return self.sample(chosen.fetch([index]), jnp.int32(index))
 
 
 def generated_splits(seed: int, sizes: tuple[int, int, int]) -> dict[str, Split]:

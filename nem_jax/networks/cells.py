@@ -1,19 +1,35 @@
 """The two fully connected cells of the static experiments (N-EM appendix A.1): RNN-EM and N-EM.
 
 A cell is a Linen module on one component: `(residual [H, W, C], theta [M]) -> (theta [M], psi [H, W, C])`. Pixels are
-flattened in the order H, W, C. `module.apply` has the signature of `nem_jax.types.Cell` once the variables are named.
+flattened in the order H, W, C. `flax_cell` makes a `nem_jax.types.Cell` of it.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nem_jax.types import PRNGKey
+from nem_jax.types import Cell, Params, PRNGKey
 
 XAVIER = nn.initializers.xavier_uniform()
+
+
+def flax_cell(module: nn.Module, image_shape: tuple[int, int, int]) -> tuple[Callable[[PRNGKey], Params], Cell]:
+    """`(init, cell)` of a Linen module such as those here, for images (H, W, C): all that the EM code sees of Flax.
+
+    The module has the attribute `hidden_size`, M, and is called with `(residual, theta)`.
+    """
+
+    def init(key: PRNGKey) -> Params:
+        return module.init(key, jnp.zeros(image_shape), jnp.zeros(module.hidden_size))["params"]
+
+    def cell(params: Params, residual: jax.Array, theta: jax.Array) -> Any:
+        return module.apply({"params": params}, residual, theta)
+
+    return init, cell
 
 
 class RNNEMCell(nn.Module):

@@ -11,11 +11,12 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from jaxtyping import Array, Float
 
 from nem_jax.networks.cells import XAVIER
 from nem_jax.networks.convolution import conv, upsample_conv
-from nem_jax.networks.precision import at_least_float32
+from nem_jax.types import at_least_float32
 
 LAYER_NORM_EPSILON = 1e-12
 INPUT_NORM_EPSILON = 1e-6
@@ -34,8 +35,9 @@ class Conv4x4(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "H W I"]) -> Float[Array, "H2 W2 O"]:
         """An image of `features` channels."""
-        kernel = self.param("kernel", XAVIER, (4, 4, x.shape[-1], self.features))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        kernel = self.param("kernel", XAVIER, (4, 4, x.shape[-1], self.features), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        x, kernel, bias = promote_dtype(x, kernel, bias)
         return self.convolve(x, kernel) + bias[None, None]
 
 

@@ -22,7 +22,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
-from nem_jax.networks.precision import at_least_float32
+from nem_jax.types import at_least_float32
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nem_jax.types import Cell
+from nem_jax.types import Cell, Params
 
 PRECISIONS = ("highest", "default", "bfloat16")
 
@@ -22,12 +22,12 @@ def with_precision(cell: Cell, precision: str) -> Cell:
     matmul = "highest" if precision == "highest" else "default"
     if precision != "bfloat16":
         return lambda *arguments: _call(cell, matmul, *arguments)
-    return lambda *arguments: _cast(_call(cell, matmul, *_cast(arguments, jnp.bfloat16)), jnp.float32)
 
+    def in_bfloat16(params: Params, residual: jax.Array, theta: jax.Array) -> tuple[jax.Array, jax.Array]:
+        new_theta, psi = _call(cell, matmul, *_cast((params, residual, theta), jnp.bfloat16))
+        return new_theta.astype(theta.dtype), psi.astype(residual.dtype)
 
-def at_least_float32(dtype: Any) -> Any:
-    """What sums and differences of numbers of `dtype` are computed in before they are rounded to it."""
-    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+    return in_bfloat16
 
 
 def _call(cell: Cell, matmul: str, *arguments: Any) -> Any:
