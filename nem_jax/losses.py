@@ -91,7 +91,7 @@ def trajectory_loss(
     Raises:
         ValueError: there is not one weight for each step, or none but zeros.
     """
-    weights = np.asarray(weights, np.float32)
+    weights = np.asarray(weights)
     if weights.shape != (len(x),) or not weights.any():
         raise ValueError(f"weights must be {len(x)} numbers, one for each EM step and not all 0, got {weights}")
     used = slice(int(np.flatnonzero(weights)[0]), None)
@@ -100,4 +100,4 @@ def trajectory_loss(
         return total_loss(x, psi, gamma, pixel_dist, inter_weight)
 
     losses = jax.vmap(loss_at)(x[used], trajectory.psi[used], trajectory.gamma[used])
-    return StepLoss(*(jnp.sum(weights[used] * loss) for loss in losses))  # a dot might be of low precision
+    return StepLoss(*(jnp.sum(weights[used].astype(loss.dtype) * loss) for loss in losses))  # a dot might be of low precision
