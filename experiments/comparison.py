@@ -21,9 +21,10 @@ from experiments.record import shared_by_seeds, weights_name
 from experiments.shared_flags import define_digits, define_directory, define_mnist_dir, define_num_test
 from experiments.trained import Subject, describe_subject, evaluate_subject, load_subject, with_weights
 from nem_jax import charts, provenance
+from nem_jax.config.compare import differences, to_json
 from nem_jax.evaluation import mean_std, summarise
 from nem_jax.pretrained import pretrained_names
-from nem_jax.training.workdir import CONFIG, RESULT, differences, read_result, to_json, write_json
+from nem_jax.training.workdir import CONFIG, RESULT, read_result, write_json
 
 _DIRECTORY, _NUM_TEST = define_directory(), define_num_test()
 _DIGITS, _MNIST_DIR = define_digits(), define_mnist_dir()

@@ -28,9 +28,10 @@ from experiments.recipe import config_module
 from experiments.record import Record, best_seed, joined, learning_curves, of_result, shared_by_seeds, weights_name
 from experiments.shared_flags import define_mnist_dir
 from experiments.trained import evaluate_subject, load_subject
+from nem_jax.config.compare import to_json
 from nem_jax.evaluation import summarise
 from nem_jax.pretrained import DIRECTORY
-from nem_jax.training.workdir import OVERVIEW, WEIGHTS, read_result, to_json, write_json
+from nem_jax.training.workdir import OVERVIEW, WEIGHTS, read_result, write_json
 from nem_jax.types import Params
 from nem_jax.weights import read_weights, weights_sha256, write_weights
 

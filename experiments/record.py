@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from nem_jax.config.compare import comparable, portable
 from nem_jax.evaluation import mean_std
 from nem_jax.training.logs import read_records
 from nem_jax.training.stages import stage_paths
-from nem_jax.training.workdir import comparable, portable
 
 Record = dict[str, Any]
 

@@ -19,7 +19,8 @@ of their time in libraries, and were as fast."""
 class Jit:
     """`jax.jit(function, **options)`, made at the first call.
 
-    To ask earlier which backend there is would start it, before several processes are connected.
+    To ask earlier which backend there is would start it, before several processes are connected. On CPU JAX refuses
+    calls from inside another `jax.jit`, whose options these would be.
     """
 
     def __init__(self, function: Callable[..., Any], **options: Any):

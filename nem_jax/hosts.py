@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import socket
 import sys
 import time
@@ -38,7 +39,7 @@ def connect_by_launcher(environ: Mapping[str, str] = os.environ) -> None:
             "--distributed: neither Slurm, nor Kubernetes (with Python's package of that name), nor a TPU host started "
             "this process among others: give --coordinator, --num_processes and --process_id"
         )
-    one_a_node = environ.get("SLURM_STEP_TASKS_PER_NODE", "").startswith("1(")
+    one_a_node = re.fullmatch(r"1\(x\d+\)", environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
     # Under Slurm JAX gives each process one device; [] gives one that is alone on its node all that are there.
     jax.distributed.initialize(local_device_ids=[] if one_a_node else None)
 
@@ -84,6 +85,7 @@ def ending_together() -> Iterator[None]:
     except Exception as error:
         if jax.process_count() == 1:
             raise
+        sys.stdout.flush()
         _report(error)
         if jax.process_index() == 0:
             time.sleep(2)  # those that know the error as well say it before they miss process 0

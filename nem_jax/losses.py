@@ -100,4 +100,5 @@ def trajectory_loss(
         return total_loss(x, psi, gamma, pixel_dist, inter_weight)
 
     losses = jax.vmap(loss_at)(x[used], trajectory.psi[used], trajectory.gamma[used])
-    return StepLoss(*(jnp.sum(weights[used].astype(loss.dtype) * loss) for loss in losses))  # a dot might be of low precision
+    # a dot might be of low precision
+    return StepLoss(*(jnp.sum(weights[used].astype(loss.dtype) * loss) for loss in losses))

@@ -14,6 +14,7 @@ from experiments.flying_shapes import config as flying_shapes
 from experiments.static_shapes import config as static_shapes
 from experiments.static_shapes.config import get_config
 from nem_jax.config import build_experiment, build_stages, checks
+from nem_jax.config.compare import comparable, differences, portable, to_json
 from nem_jax.config.fields import FIELDS
 from nem_jax.config.model import _build_module
 from nem_jax.corruption import masked_uniform
@@ -26,7 +27,6 @@ from nem_jax.data.split import SPLITS
 from nem_jax.distributions import Bernoulli, Gaussian
 from nem_jax.em import MIN_EPSILON, e_step
 from nem_jax.pretrained import DIRECTORY
-from nem_jax.training.workdir import differences, to_json
 
 pytestmark = pytest.mark.compiled_quickly
 
@@ -251,7 +251,7 @@ def test_a_configuration_of_another_version_is_one_sentence(section):
                 build_experiment(config)
             part[name] = kept
         part["new"] = 1
-        with pytest.raises(ValueError, match=f"has a field that is none, {prefix}new: it was written by another"):
+        with pytest.raises(ValueError, match=f"has an unknown field, {prefix}new: it was written by another"):
             build_experiment(config)
 
 
@@ -261,6 +261,46 @@ def test_a_section_that_is_missing_is_one_sentence():
         del config["model"]
     with pytest.raises(ValueError, match=r"lacks a field, model\.cell"):
         build_experiment(config)
+
+
+@pytest.mark.parametrize("content", [None, 3])
+def test_a_section_that_is_no_section_is_one_sentence(content):
+    config = ConfigDict({**to_json(get_config("rnn_em")), "data": content})
+    with pytest.raises(ValueError, match=r"lacks a field, data\.\w+: it was written by another version"):
+        build_experiment(config)
+
+
+def test_what_is_left_out_of_a_comparison_is_left_out_of_its_stages():
+    """How to compute, and the machine's own: the same run elsewhere, in less memory."""
+    here = flying_mnist.get_config("smoke")
+    there = flying_mnist.get_config("smoke")
+    first, last = here.stages
+    there.stages = ({**first, "training.num_microbatches": 2, "data.mnist_dir": "elsewhere"}, dict(last))
+    assert comparable(to_json(here)) == comparable(to_json(there)) != to_json(there)
+    assert portable(to_json(there))["stages"][0] == {**first, "training.num_microbatches": 2}
+    there.stages = ({**first, "data.digit_pool": 6}, dict(last))
+    assert differences(comparable(to_json(here)), comparable(to_json(there)))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("num_microbatches", 3, r"training.num_microbatches must divide training.batch_size \(64\), got 3"),
+        ("seed_devices", 2, r"training.seed_devices must divide num_seeds \(1\), got 2"),
+    ],
+)
+def test_what_no_device_could_divide_is_refused_by_the_configuration(field, value, sentence):
+    config = get_config("smoke")
+    config.training[field] = value
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        build_experiment(config)
+
+
+def test_a_configuration_out_of_its_file_has_the_same_model():
+    """What was compiled with it serves again, though tuples have become lists."""
+    config = flying_mnist.get_config("smoke")
+    again = ConfigDict(json.loads(config.to_json()))
+    assert build_experiment(again).model is build_experiment(config).model
 
 
 @pytest.mark.parametrize("pixel_dist", [Bernoulli(), Gaussian(e_sigma=0.05)])

@@ -200,4 +200,5 @@ def test_distributed_needs_somebody_who_started_the_others(monkeypatch, connecte
     slurm = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_TASKS_PER_NODE": "2(x2)"}
     hosts.connect_by_launcher(slurm)
     hosts.connect_by_launcher({**slurm, "SLURM_STEP_TASKS_PER_NODE": "1(x4)"})
-    assert [kwargs["local_device_ids"] for _, kwargs in connected] == [None, []]
+    hosts.connect_by_launcher({**slurm, "SLURM_STEP_TASKS_PER_NODE": "1(x2),2"})
+    assert [kwargs["local_device_ids"] for _, kwargs in connected] == [None, [], None]

@@ -61,6 +61,10 @@ def test_nothing_is_scored_before_the_first_epoch(launch, tmp_path, assert_one_s
 def test_a_start_from_weights_that_are_not_there_is_refused(launch, tmp_path, assert_one_sentence):
     done = train(launch, tmp_path / "run", f"--config.training.init_from={tmp_path / 'nowhere'}")
     assert_one_sentence(done, "nowhere holds no run with a checkpoint, and is none of the trained weights ")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{")
+    done = train(launch, tmp_path / "run", f"--config.training.init_from={tmp_path / 'broken'}")
+    assert_one_sentence(done, f"training.init_from: {tmp_path / 'broken' / 'config.json'} holds no JSON that can be")
     done = train(launch, tmp_path / "run", "--config.training.init_from=static_shapes_rnn_em")
     assert_one_sentence(done, "training.init_from: the weights in static_shapes_rnn_em are those of another network")
     assert not (tmp_path / "run").exists()

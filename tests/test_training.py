@@ -21,7 +21,7 @@ from nem_jax.evaluation import examine
 from nem_jax.training import loop, step
 from nem_jax.training import run as training_run
 from nem_jax.training.checkpoint import Checkpoints
-from nem_jax.training.logs import METRICS, read_records
+from nem_jax.training.logs import METRICS, read_records, say
 from nem_jax.training.loop import Training
 from nem_jax.training.run import print_scores, run
 from nem_jax.training.seeds import take_seed
@@ -250,7 +250,7 @@ def test_a_run_that_began_with_other_weights_resumes_without_them(finished, tmp_
         first.setattr(training_run, "check_alike", compared.__setitem__)
         with pytest.raises(KeyboardInterrupt):
             run(config, str(tmp_path / "run"))
-    assert compared["checkpoints"] == "False"
+    assert compared["checkpoints"] == "[False]"
     assert compared["initial weights"] == begun_with
     shutil.rmtree(source)
     result = run(config, str(tmp_path / "run"))
@@ -279,6 +279,25 @@ def test_a_run_from_given_weights_repeats_no_order_or_noise():
         assert len({getattr(keys, name) for keys in drawn}) == len(runs)
     for name in ("init", "validation", "test"):
         assert len({getattr(keys, name) for keys in drawn}) == 1
+
+
+def test_a_failure_in_a_later_stage_names_it(tmp_path, monkeypatch):
+    second = Training.of(build_stages(staged())[1])
+    params = jax.tree.map(lambda leaf: leaf * np.nan, jax.device_get(loop.create(second)).params)
+    with pytest.raises(FloatingPointError) as error:
+        loop.train(second, tmp_path, params)
+    assert str(error.value) == (
+        "step 1 of stage 2: the loss or its gradient is not finite, in the first epoch; the run's --stop_now scores "
+        "stage 1"
+    )
+
+
+def test_a_line_on_the_console_is_in_its_file_at_once(tmp_path):
+    """As where a scheduler keeps it: a run may be killed at any moment."""
+    said = tmp_path / "said"
+    with said.open("w") as file, contextlib.redirect_stdout(file):
+        say("epoch 1")
+        assert said.read_text() == "epoch 1\n"
 
 
 def staged():
@@ -473,7 +492,19 @@ def test_training_in_float64():
             training, loop.create(training), np.arange(32).reshape(1, 2, 16), np.array([True])
         )
     assert int(state.step[0]) == 2
+    assert losses.dtype == np.float64
     assert np.isfinite(losses).all()
+
+
+def test_a_seed_that_rests_reads_no_examples():
+    config = tiny()
+    config.num_seeds = 2
+    training = Training.of(build_experiment(config))
+    batches = np.arange(1, 65).reshape(2, 2, 16)
+    *_, padded, steps = loop.step_arguments(training, loop.create(training), batches, np.array([False, True]))
+    assert steps.tolist() == [0, 2]
+    assert not padded[0].any()
+    np.testing.assert_array_equal(padded[1, :2], batches[1])
 
 
 def test_a_checkpoint_of_an_earlier_step_than_the_last_is_an_error(tmp_path):
@@ -486,7 +517,7 @@ def test_a_checkpoint_of_an_earlier_step_than_the_last_is_an_error(tmp_path):
 
 
 def test_grey_images_train_too(tmp_path):
-    """The options that no named configuration uses: Gaussian pixels, masked uniform noise, stopped gamma gradients."""
+    """Gaussian pixels, masked uniform noise, gamma without gradients, and whole steps computed again."""
     config = tiny(max_epochs=1, scan_unroll=1, remat="all")
     config.model.pixel_dist, config.model.e_sigma, config.model.noise = "gaussian", 0.25, "masked_uniform"
     config.model.gradient_gamma, config.model.step_weights, config.model.inter_weight = False, "all", 0.2

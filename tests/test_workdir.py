@@ -97,10 +97,19 @@ def test_a_file_is_refused(tmp_path):
     refused(tmp_path / "file", get_config("smoke"), "exists and holds no run")
 
 
-@pytest.mark.parametrize("text", ["{", '{"training": 3}', '{"data": [1]}'])
-def test_a_broken_configuration_is_refused(tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "what"), [("{", "JSON"), ('{"training": 3}', "configuration"), ('{"data": [1]}', "configuration")]
+)
+def test_a_broken_configuration_is_refused(tmp_path, text, what):
     (tmp_path / CONFIG).write_text(text)
-    refused(tmp_path, get_config("smoke"), "holds no configuration")
+    refused(tmp_path, get_config("smoke"), f"{CONFIG} holds no {what}")
+
+
+def test_a_run_that_has_lost_its_provenance_says_so(tmp_path):
+    open_workdir(tmp_path, get_config("smoke"))
+    (tmp_path / PROVENANCE).unlink()
+    with pytest.raises(WorkdirError, match=rf"{PROVENANCE} holds no JSON that can be read: .*No such file"):
+        open_workdir(tmp_path, get_config("smoke"))
 
 
 def test_a_file_system_without_locks_is_not_another_process(tmp_path, monkeypatch):

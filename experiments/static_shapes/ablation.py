@@ -20,8 +20,8 @@ from experiments.shared_flags import define_directory, define_num_test
 from experiments.static_shapes.config import DEPARTURES, FURTHER, get_config
 from nem_jax import charts
 from nem_jax.config.checks import set_value, value
+from nem_jax.config.compare import to_json
 from nem_jax.training.run import check_startable, run_unless_finished
-from nem_jax.training.workdir import to_json
 
 WHOLE = "rnn_em_best"
 

@@ -51,6 +51,12 @@ def integer(config: ConfigDict, field: str, low: int, high: int | None = None) -
         raise ValueError(f"{field} must be an integer {bounds}, got {value(config, field)!r}")
 
 
+def divides(config: ConfigDict, field: str, other: str) -> None:
+    """Both are positive integers, and `other` is a multiple of `field`."""
+    if value(config, other) % value(config, field):
+        raise ValueError(f"{field} must divide {other} ({value(config, other)}), got {value(config, field)}")
+
+
 def integers(config: ConfigDict, field: str, low: int) -> None:
     """One or more whole numbers of at least `low`."""
     entries = value(config, field)

@@ -1,5 +1,7 @@
 """Every field of a configuration, with what the experiments of N-EM share; a config.py sets what is its own."""
 
+from collections.abc import Iterable
+
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
@@ -94,8 +96,13 @@ def check_fields(config: ConfigDict) -> None:
         ValueError: it lacks one, or has another; the sentence names it.
     """
     for section, names in FIELDS.items():
-        present = set(config.get(section, ())) if section else set(config) - set(FIELDS)
+        present = set(_entries(config, section)) if section else set(config) - set(FIELDS)
         for name in sorted(present ^ set(names)):
-            what = "has a field that is none" if name in present else "lacks a field"
+            what = "has an unknown field" if name in present else "lacks a field"
             field = f"{section}.{name}" if section else name
             raise ValueError(f"the configuration {what}, {field}: it was written by another version")
+
+
+def _entries(config: ConfigDict, section: str) -> Iterable[str]:
+    entries = config.get(section)
+    return entries if isinstance(entries, ConfigDict) else ()

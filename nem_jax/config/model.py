@@ -1,6 +1,7 @@
 """`config.model` -> a `NEM`: the one place where the names of cells, noises and pixel distributions become objects."""
 
 import functools
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -70,7 +71,7 @@ def build_model(config: ConfigDict) -> NEM:
         remat=training.remat,
     )
     fields = (model.to_dict(), config.data.image_size, training.remat, training.scan_unroll)
-    return _MODELS.setdefault(repr(fields), built)
+    return _MODELS.setdefault(json.dumps(fields, sort_keys=True), built)  # tuples and a file's lists alike
 
 
 def _build_pixel_dist(config: ConfigDict) -> PixelDist:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import optax
 from ml_collections import ConfigDict
 
-from nem_jax.config.checks import choice, integer, number, value
+from nem_jax.config.checks import choice, divides, integer, number, value
 
 SEED_MAPPINGS = ("vmap", "sequence")
 DECAYS = ("none", "cosine")
@@ -36,9 +36,11 @@ def build_training(config: ConfigDict) -> TrainingOptions:
     for name in ("max_epochs", "patience", "log_interval", "figure_interval"):
         integer(config, f"training.{name}", 1)
     integer(config, "training.batch_size", 1, config.data.num_training)
-    integer(config, "training.num_microbatches", 1, config.training.batch_size)
+    integer(config, "training.num_microbatches", 1, training.batch_size)
+    divides(config, "training.num_microbatches", "training.batch_size")
     if value(config, "training.seed_devices") is not None:
         integer(config, "training.seed_devices", 1)
+        divides(config, "training.seed_devices", "num_seeds")
     return TrainingOptions(
         optimiser=_build_optimiser(config),
         batch_size=training.batch_size,

@@ -10,20 +10,26 @@ import orbax.checkpoint as ocp
 from nem_jax.devices import fetch
 from nem_jax.training.state import TrainState
 
-_ITEM = "state"
+_CHECKPOINTS, _ITEM = "checkpoints", "state"
+
+
+def has_checkpoint(path: Path) -> bool:
+    """Whether a stage in `path` has finished an epoch."""
+    directory = path / _CHECKPOINTS
+    return directory.is_dir() and any(child.name.isdecimal() for child in directory.iterdir())
 
 
 class Checkpoints:
-    """The checkpoints of one run, in `directory`. A context manager.
+    """The checkpoints of one stage, trained in `path`. A context manager.
 
     They are numbered by optimiser steps and failed seeds together: one that records a failure alone is a new one.
     """
 
-    def __init__(self, directory: Path, read_only: bool = False) -> None:
+    def __init__(self, path: Path, read_only: bool = False) -> None:
         options = ocp.CheckpointManagerOptions(max_to_keep=None if read_only else 2, read_only=read_only)
-        self._directory = directory
+        self._directory = path / _CHECKPOINTS
         handlers = {_ITEM: ocp.StandardCheckpointHandler()}
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options, item_handlers=handlers)
+        self._manager = ocp.CheckpointManager(self._directory.absolute(), options=options, item_handlers=handlers)
 
     def __enter__(self) -> "Checkpoints":
         return self

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,6 +13,12 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
+
+
+def say(line: str) -> None:
+    """A line on the console, above the progress bar; in a file at once: a run may be killed."""
+    tqdm.write(line)
+    sys.stdout.flush()
 
 
 def read_records(directory: Path) -> list[dict[str, Any]]:
@@ -56,7 +63,7 @@ class Logs:
             file.write(json.dumps(record) + "\n")
         self._writer.flush()
         self.records.append(record)
-        tqdm.write(
+        say(
             f"epoch {record['epoch']:4d}   step {record['step']:7d}   loss {record['train_total']:8.2f}   "
             f"validation: loss {record['valid_total']:8.2f}   AMI {record['valid_ami_max_mean']:.4f}"
         )

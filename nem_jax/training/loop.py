@@ -21,13 +21,11 @@ from nem_jax.data.split import Dataset
 from nem_jax.devices import DATA, SEED, fetch, is_main, make_mesh, place, together, training_mesh
 from nem_jax.evaluation import Examined, evaluate, examine, summarise
 from nem_jax.training.checkpoint import Checkpoints
-from nem_jax.training.logs import Logs
+from nem_jax.training.logs import Logs, say
 from nem_jax.training.seeds import create_states, faster_mapping, make_seed_keys, take_seed
 from nem_jax.training.state import Keys, TrainState, update_best
 from nem_jax.training.step import Program, train_steps
 from nem_jax.types import Params
-
-CHECKPOINTS = "checkpoints"
 
 update_best_of_seeds = jax.jit(jax.vmap(update_best, in_axes=(0, 0, None, 0)))
 
@@ -101,7 +99,7 @@ def train(training: Training, path: Path, params: Params | None = None, stop_now
         FloatingPointError: a seed has failed, and all others have too, or it has no validated weights yet. The last
             checkpoint stays.
     """
-    with Checkpoints(path / CHECKPOINTS) as checkpoints:
+    with Checkpoints(path) as checkpoints:
         state = create(training, params)
         if checkpoints.latest() is not None:
             state = checkpoints.restore(state)
@@ -142,7 +140,7 @@ def restore_best(experiment: Experiment, path: Path) -> tuple[Params, np.ndarray
     shapes = jax.eval_shape(fresh, jax.eval_shape(lambda: make_seed_keys(experiment.seeds)))
     everywhere = NamedSharding(make_mesh(), PartitionSpec())
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), shapes)
-    with Checkpoints(path / CHECKPOINTS, read_only=True) as checkpoints:
+    with Checkpoints(path, read_only=True) as checkpoints:
         state = fetch(checkpoints.restore(like))
     return state.best_params, state.best_loss
 
@@ -199,26 +197,28 @@ def take_steps(
 
 
 def _report_failures(training: Training, state: TrainState, failed_now: np.ndarray, what: str) -> None:
-    """Warn of each seed that has just failed; raise if it has no validated weights, or if no seed is left."""
+    """Warn of each seed that has just failed; raise if it has no validated weights, or if all have failed."""
     if not failed_now.any():
         return
+    stage = training.experiment.stage
     best_epoch, failed_at = fetch((state.best_epoch, state.failed_at))
     for index in np.flatnonzero(failed_now):
         seed = f" of seed {training.experiment.seeds[index]}" if len(failed_now) > 1 else ""
-        sentence = f"step {failed_at[index]}{seed}: {what} is not finite"
+        sentence = f"step {failed_at[index]}{f' of stage {stage + 1}' if stage else ''}{seed}: {what} is not finite"
         if best_epoch[index] == 0:
-            raise FloatingPointError(f"{sentence}, in the first epoch")
+            before = f"; the run's --stop_now scores stage {stage}" if stage else ""
+            raise FloatingPointError(f"{sentence}, in the first epoch{before}")
         if failed_at.all():
-            raise FloatingPointError(f"{sentence}; the last checkpoint is kept, --stop_now scores it")
+            raise FloatingPointError(f"{sentence}; the last checkpoint is kept, the run's --stop_now scores it")
         if is_main():
-            tqdm.write(f"warning: {sentence}; its best weights are kept")
+            say(f"warning: {sentence}; its best weights are kept")
 
 
 def step_arguments(training: Training, state: TrainState, batches: np.ndarray, active: np.ndarray) -> tuple[Any, ...]:
     """Those of `train_steps`, laid on the run's devices, batches filled up: one shape, one compilation."""
     num_seeds, num_steps, batch_size = batches.shape
     padded = np.zeros((num_seeds, training.experiment.training.log_interval, batch_size), batches.dtype)
-    padded[:, :num_steps] = batches
+    padded[active, :num_steps] = batches[active]
     mesh, split = training.mesh, training.dataset.splits["training"]
     steps = np.where(active, num_steps, 0).astype(np.int32)
     state, keys, steps = place((state, training.keys.train, steps), mesh, SEED)

@@ -1,7 +1,6 @@
 """One run from its configuration to its result.json: what every launcher calls."""
 
 import contextlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,14 @@ from ml_collections import ConfigDict
 
 from nem_jax import plots, provenance
 from nem_jax.config import Experiment, build_stages
-from nem_jax.devices import check_alike, fetch, on_main, together
+from nem_jax.config.compare import portable, to_json
+from nem_jax.devices import check_alike, fetch, is_main, on_main, together
 from nem_jax.evaluation import Examined, describe_protocol, evaluate, examine, mean_std, summarise
+from nem_jax.training.checkpoint import has_checkpoint
+from nem_jax.training.logs import say
 from nem_jax.training.loop import Training, train
 from nem_jax.training.seeds import take_seed
-from nem_jax.training.stages import has_checkpoint, initial_params, stage_paths
+from nem_jax.training.stages import initial_params, stage_paths
 from nem_jax.training.state import TrainState, draw_key
 from nem_jax.training.workdir import (
     INITIAL_WEIGHTS,
@@ -25,10 +27,9 @@ from nem_jax.training.workdir import (
     check_trainable,
     check_usable,
     owned,
-    portable,
+    read_json,
     read_provenance,
     read_result,
-    to_json,
     write_json,
 )
 from nem_jax.types import Params
@@ -39,10 +40,11 @@ def run(config: ConfigDict, workdir: str | Path, stop_now: bool = False) -> dict
     """Train (or resume) every stage in `workdir`, then score the best weights of the last on the test split.
 
     Writes result.json, weights.safetensors and the overview (png, and its arrays as npz) beside the run's logs, prints
-    the scores and returns the result. `stop_now` scores what there is, without another epoch.
+    the scores and returns the result (on process 0; the others return {}). `stop_now` scores what there is, without
+    another epoch.
 
     Raises:
-        ValueError, OSError: bad input, before anything is compiled or written.
+        ValueError, OSError: bad input, before anything is written.
         FloatingPointError: see `train`.
     """
     path = Path(workdir)
@@ -52,10 +54,10 @@ def run(config: ConfigDict, workdir: str | Path, stop_now: bool = False) -> dict
     experiments = build_stages(config)
     on_main(lambda: check_trainable(path, config))  # before data are loaded, which may take minutes
     paths = stage_paths(path, len(experiments))
-    begun = together(lambda: _has_begun(paths[0], stop_now))
+    begun = together(lambda: _begun(paths, stop_now))
     check_alike("checkpoints", str(begun))  # before they go separate ways
-    params = None if begun else initial_params(experiments[0])
-    initial = together(lambda: _initial_weights(path)) if begun else _describe_initial(experiments[0], params)
+    params = None if begun[0] else initial_params(experiments[0])
+    initial = together(lambda: _initial_weights(path)) if begun[0] else _describe_initial(experiments[0], params)
     given_sha256 = None if initial is None else initial["weights_sha256"]
     check_alike("initial weights", str(given_sha256))
     stages = [Training.of(experiment, given_sha256) for experiment in experiments]
@@ -65,9 +67,11 @@ def run(config: ConfigDict, workdir: str | Path, stop_now: bool = False) -> dict
         if params is not None:
             on_main(lambda: write_json(path / INITIAL_WEIGHTS, initial))
         states: list[TrainState] = []
-        for training, stage_path in zip(stages, paths, strict=True):
-            if stop_now and not has_checkpoint(stage_path):
+        for number, (training, stage_path) in enumerate(zip(stages, paths, strict=True)):
+            if stop_now and not begun[number]:
                 break
+            if len(stages) > 1 and is_main():
+                say(f"stage {number + 1} of {len(stages)}")
             stage_path.mkdir(exist_ok=True)
             states.append(fetch(train(training, stage_path, params, stop_now)))
             params = states[-1].best_params
@@ -78,15 +82,15 @@ def run(config: ConfigDict, workdir: str | Path, stop_now: bool = False) -> dict
         return result
 
 
-def _has_begun(path: Path, stop_now: bool) -> bool:
-    """Whether a run whose first stage is trained in `path` has a checkpoint.
+def _begun(paths: list[Path], stop_now: bool) -> list[bool]:
+    """Which stages, trained in `paths`, have a checkpoint.
 
     Raises:
-        ValueError: it has none, and is to stop.
+        ValueError: the first has none, and the run is to stop.
     """
-    begun = has_checkpoint(path)
-    if stop_now and not begun:
-        raise ValueError(f"--stop_now: no epoch is finished in {path}, so that there is nothing to score")
+    begun = [has_checkpoint(path) for path in paths]
+    if stop_now and not begun[0]:
+        raise ValueError(f"--stop_now: no epoch is finished in {paths[0]}, so that there is nothing to score")
     return begun
 
 
@@ -100,7 +104,7 @@ def _describe_initial(experiment: Experiment, params: Params | None) -> dict[str
 def _initial_weights(path: Path) -> dict[str, str | None] | None:
     """What the run in `path` recorded so."""
     file = path / INITIAL_WEIGHTS
-    return json.loads(file.read_text()) if file.exists() else None
+    return read_json(file) if file.exists() else None
 
 
 def check_startable(config: ConfigDict, workdir: Path) -> None:

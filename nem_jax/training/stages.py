@@ -3,7 +3,6 @@
 A run of one stage is trained in its workdir itself; one of several in `stage_1`, `stage_2`, ... there.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,9 +13,10 @@ from ml_collections import ConfigDict
 from nem_jax.config import Experiment, build_stages
 from nem_jax.devices import together
 from nem_jax.pretrained import Trained, load_pretrained, pretrained_names
-from nem_jax.training.loop import CHECKPOINTS, restore_best
+from nem_jax.training.checkpoint import has_checkpoint
+from nem_jax.training.loop import restore_best
 from nem_jax.training.seeds import take_seed
-from nem_jax.training.workdir import CONFIG
+from nem_jax.training.workdir import CONFIG, read_json
 from nem_jax.types import Params
 
 
@@ -61,7 +61,7 @@ def find_run(source: str) -> tuple[ConfigDict, Experiment, Path] | None:
             raise ValueError(f"{source} is a run's directory and the name of weights of nem_jax: the run is ./{source}")
         return None
     if is_run:
-        config = ConfigDict(json.loads((workdir / CONFIG).read_text()))
+        config = ConfigDict(read_json(workdir / CONFIG))
         stages = build_stages(config)
         for experiment, path in reversed(list(zip(stages, stage_paths(workdir, len(stages)), strict=True))):
             if has_checkpoint(path):
@@ -73,12 +73,6 @@ def find_run(source: str) -> tuple[ConfigDict, Experiment, Path] | None:
 def _check_seed(seed: int | None, seeds: Sequence[int], source: str) -> None:
     if seed is not None and seed not in seeds:
         raise ValueError(f"seed must be from {seeds[0]} to {seeds[-1]} of {source}, got {seed}")
-
-
-def has_checkpoint(path: Path) -> bool:
-    """Whether a stage in `path` has finished an epoch."""
-    directory = path / CHECKPOINTS
-    return directory.is_dir() and any(child.name.isdecimal() for child in directory.iterdir())
 
 
 def initial_params(experiment: Experiment) -> Params | None:

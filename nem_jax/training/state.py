@@ -15,7 +15,7 @@ from nem_jax.types import Params, PRNGKey
 
 _STREAM = 1
 _STAGES = 2**31
-"""Folded in with a stage's number: no step or epoch gets there, and smaller numbers are theirs."""
+"""Added to a stage's number, and the sum folded in: no step or epoch gets there, and smaller numbers are theirs."""
 _GIVEN_WEIGHTS = 2**32 - 1
 """Folded in before the given weights' hash: no stage gets there."""
 

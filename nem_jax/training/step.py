@@ -156,7 +156,7 @@ def _train_steps_of_seed(
     def unfinished(carry: tuple[TrainState, Progress]) -> Bool[Array, ""]:
         return carry[1].finite & (carry[1].num_steps < num_steps)
 
-    zero = jnp.zeros(())  # float64 where the run is
+    zero = jnp.zeros(())  # float64 where the losses are
     start = Progress(StepLoss(zero, zero, zero), jnp.int32(0), jnp.bool_(True))
     state, progress = jax.lax.while_loop(unfinished, body, (state, start))
     return state._replace(failed_at=jnp.where(progress.finite, state.failed_at, state.step + 1)), progress

@@ -16,6 +16,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from nem_jax.config.compare import comparable, differences, to_json
+
 CONFIG, PROVENANCE, RESULT, LOCK = "config.json", "provenance.json", "result.json", "lock"
 WEIGHTS, OVERVIEW = "weights.safetensors", "overview.png"
 INITIAL_WEIGHTS = "initial_weights.json"
@@ -40,27 +42,16 @@ def write_json(path: Path, content: Any) -> None:
     replace_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def to_json(config: ConfigDict) -> dict[str, Any]:
-    """The configuration as JSON types."""
-    return json.loads(config.to_json())
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote.
 
-
-def portable(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration, as JSON types, without what is its machine's and changes no number: MNIST's place, the mesh."""
-    changed = {"data": {"mnist_dir": None}, "training": {"seed_devices": None}}
-    return {**config, **{section: {**config.get(section, {}), **fields} for section, fields in changed.items()}}
-
-
-_HOW_TO_COMPUTE = ("seed_mapping", "remat", "scan_unroll", "num_microbatches", "log_interval", "figure_interval")
-
-
-def comparable(config: dict[str, Any]) -> dict[str, Any]:
-    """What fixes the numbers of a run, up to rounding: without the fields of `training` that say how to compute them.
-
-    A run resumes with others of these, for instance with more microbatches after memory was short.
+    Raises:
+        WorkdirError: it cannot be read, or is no JSON.
     """
-    kept = portable(config)
-    return {**kept, "training": {name: new for name, new in kept["training"].items() if name not in _HOW_TO_COMPUTE}}
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise WorkdirError(f"{path} holds no JSON that can be read: {error}") from error
 
 
 @contextlib.contextmanager
@@ -112,7 +103,7 @@ def _record_start(path: Path, config: ConfigDict, provenance: dict[str, Any]) ->
         write_json(path / PROVENANCE, [provenance])
         write_json(path / CONFIG, to_json(config))
         return
-    records = json.loads((path / PROVENANCE).read_text())
+    records = read_json(path / PROVENANCE)
     if records[-1] != provenance:
         write_json(path / PROVENANCE, [*records, provenance])
 
@@ -136,8 +127,8 @@ def check_same(path: Path, config: ConfigDict) -> None:
         WorkdirError: it is not; the sentence says in what they differ.
     """
     try:
-        present = comparable(json.loads((path / CONFIG).read_text()))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        present = comparable(read_json(path / CONFIG))
+    except (TypeError, KeyError, AttributeError) as error:
         raise WorkdirError(f"{path / CONFIG} holds no configuration: {error}") from error
     different = differences(present, comparable(to_json(config)))
     if different:
@@ -152,7 +143,7 @@ def read_result(path: Path) -> dict[str, Any]:
     """
     if not (path / RESULT).exists():
         raise WorkdirError(f"workdir {path} holds no finished run")
-    result = json.loads((path / RESULT).read_text())
+    result = read_json(path / RESULT)
     if "runs" not in result:
         raise WorkdirError(f"{path / RESULT} was written by another version: it does not list its seeds")
     num_stages = len(result["config"]["stages"])
@@ -163,13 +154,5 @@ def read_result(path: Path) -> dict[str, Any]:
 
 def read_provenance(path: Path) -> dict[str, Any]:
     """The record of the run's last start, and as `earlier_starts` those before it that differ."""
-    *earlier, last = json.loads((path / PROVENANCE).read_text())
+    *earlier, last = read_json(path / PROVENANCE)
     return {**last, "earlier_starts": earlier} if earlier else last
-
-
-def differences(old: Any, new: Any, name: str = "config") -> list[str]:
-    """One phrase for each field in which `new` ("here") differs from `old` ("there")."""
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        return [] if old == new else [f"{name} is {old!r} there and {new!r} here"]
-    keys = sorted(old.keys() | new.keys())
-    return [line for key in keys for line in differences(old.get(key), new.get(key), f"{name}.{key}")]
