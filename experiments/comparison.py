@@ -1,12 +1,10 @@
 """Tables of trained models on several tests, the paper's numbers beside ours: N-EM's table 1, figure 5, section 4.3.
 
-Each line names a configuration, what its test differs in, and what the paper reports. The weights are those of every
-seed of the finished runs `<directory>/<configuration>` and `<directory>/<configuration>_seed<number>`, or else those
-that come with the package; lines that have neither are left out, and named.
+Each line names a configuration, what its test differs in, and what the paper reports. Its weights are those that
+`named_weights.find_weights` finds; lines that have none are left out, and named.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -14,25 +12,18 @@ from typing import Any, NamedTuple
 
 from experiments import figure
 from experiments.command_line import launch
-from experiments.lineage import as_named
+from experiments.named_weights import TrainedWeights, find_weights
 from experiments.output import beside
-from experiments.recipe import config_module
-from experiments.record import shared_by_seeds, weights_name
-from experiments.shared_flags import define_digits, define_directory, define_mnist_dir, define_num_test
+from experiments.shared_flags import define_directory, define_test_data
 from experiments.trained import Subject, describe_subject, evaluate_subject, load_subject, with_weights
 from nem_jax import charts, provenance
-from nem_jax.config.compare import differences, to_json
 from nem_jax.evaluation import mean_std, summarise
-from nem_jax.pretrained import pretrained_names
-from nem_jax.training.workdir import CONFIG, RESULT, read_result, write_json
+from nem_jax.training.workdir import write_json
 
-_DIRECTORY, _NUM_TEST = define_directory(), define_num_test()
-_DIGITS, _MNIST_DIR = define_digits(), define_mnist_dir()
+_DIRECTORY, _TEST_DATA = define_directory(), define_test_data()
 
 Bar = tuple[float | None, float | None]
 """Mean and standard deviation, None where unknown."""
-
-TRAINING = ("seed", "epochs", "best_epoch", "stopped_early", "failed_at_step")
 
 
 class Line(NamedTuple):
@@ -54,69 +45,9 @@ class Line(NamedTuple):
     """The series of the paper that is compared with; None: `series`."""
 
 
-class TrainedWeights(NamedTuple):
-    """Trained weights."""
-
-    path: str
-    """A run's directory, or a name of the package's."""
-    training: dict[str, Any]
-    """What the run's result says of this seed: empty for the package's."""
-    changes: tuple[str, ...] = ()
-    """In what the run's configuration differs from the one whose name it bears, initial weights apart."""
-    began_with: dict[str, str] | None = None
-    """Source and hash of the given weights with which the run began; None: random ones, or these are the package's."""
-
-    @property
-    def seed(self) -> int | None:
-        """None: the only one."""
-        return self.training.get("seed")
-
-
-def find_weights(experiment: str, name: str, directory: Path) -> list[TrainedWeights]:
-    """The weights of a configuration: every seed of its finished runs in `directory`, or else the package's.
-
-    Other experiments' runs, whose configurations may have the same name, are passed over.
-
-    Raises:
-        ValueError: a run is of another configuration than its directory says, or the runs have a seed in common, or
-            differ in more than their seeds, or in the weights that they began with.
-    """
-    paths = sorted(path for path in directory.glob(f"{name}*") if re.fullmatch(rf"{name}(_seed\d+)?", path.name))
-    found = []
-    for path in paths:
-        if not (path / RESULT).exists():
-            continue
-        trained = json.loads((path / CONFIG).read_text())
-        if trained["experiment"] != experiment:
-            continue
-        if trained["name"] != name:
-            raise ValueError(f"{path} holds weights of {trained['name']}, not of {name}")
-        result = as_named(read_result(path))
-        named = config_module(experiment).get_config(name)
-        changes = tuple(differences(shared_by_seeds(to_json(named)), shared_by_seeds(result["config"])))
-        began_with = result.get("initial_weights")
-        for run in result["runs"]:
-            training = {key: run[key] for key in TRAINING if key in run}
-            found.append(TrainedWeights(str(path), training, changes, began_with))
-    if len({(weights.changes, (weights.began_with or {}).get("weights_sha256")) for weights in found}) > 1:
-        raise ValueError(f"the runs of {name} in {directory} must be of one configuration and begin alike, seeds apart")
-    seeds = [weights.seed for weights in found]
-    if len(set(seeds)) < len(seeds):
-        raise ValueError(f"the runs of {name} in {directory} must hold different seeds, got {seeds}")
-    packaged = weights_name(experiment, name)
-    if not found and packaged in pretrained_names():
-        return [TrainedWeights(packaged, {})]
-    return found
-
-
 def load_line(line: Line, found: list[TrainedWeights]) -> list[Subject]:
     """Each of the weights `found` on the line's test."""
-    asked = {
-        "data.digits": _DIGITS.value,
-        "data.mnist_dir": _MNIST_DIR.value,
-        "data.num_test": _NUM_TEST.value,
-    }
-    first = load_subject(found[0].path, {**asked, **line.fields}, seed=found[0].seed)
+    first = load_subject(found[0].path, {**_TEST_DATA(), **line.fields}, seed=found[0].seed)
     return [first, *(with_weights(first, weights.path, weights.seed) for weights in found[1:])]
 
 

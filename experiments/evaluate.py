@@ -11,7 +11,8 @@ from absl import flags
 
 from experiments.command_line import launch
 from experiments.output import OUTPUT, beside, make_room
-from experiments.subject_flags import NUM_TEST, load_flagged, trained_name
+from experiments.shared_flags import define_num_test
+from experiments.subject_flags import load_flagged, trained_name
 from experiments.trained import describe_subject, evaluate_subject, without_noise
 from nem_jax import provenance
 from nem_jax.data.split import SPLITS
@@ -19,6 +20,7 @@ from nem_jax.evaluation import mean_std, summarise
 from nem_jax.training.run import print_mean_std, print_scores
 from nem_jax.training.workdir import write_json
 
+_NUM_TEST = define_num_test()
 _SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "which examples")
 _NUM_COMPONENTS = flags.DEFINE_integer("num_components", None, "K, if not the trained one", lower_bound=1)
 _NUM_OBJECTS = flags.DEFINE_integer("num_objects", None, "objects per example, if not the trained", lower_bound=1)
@@ -31,7 +33,7 @@ _CLEAN = flags.DEFINE_boolean("clean", False, "no input noise (the default is th
 def main() -> None:
     """Print the scores of each draw and, of several, their mean and standard deviation."""
     source = trained_name()
-    if NUM_TEST.value is not None and _SPLIT.value != "test":
+    if _NUM_TEST.value is not None and _SPLIT.value != "test":
         raise ValueError(f"num_test is given, but split is {_SPLIT.value!r}")
     if OUTPUT.value:
         make_room(Path(OUTPUT.value))

@@ -65,7 +65,7 @@ def produce(
         if _REDRAW.value and not needed.exists():
             raise ValueError(f"{needed} does not exist: there is nothing to redraw")
     if not _REDRAW.value:
-        make_room(path)
+        make_room(path, " (a figure is drawn again by --redraw)")
         record, arrays = measure()
         if has_arrays:
             np.savez_compressed(arrays_file, **arrays)

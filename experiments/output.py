@@ -12,17 +12,15 @@ SUFFIXES = (".json", ".npz", ".png", ".gif", "_sequence.png")
 """Of all files that commands leave under one path."""
 
 
-def make_room(path: Path) -> None:
+def make_room(path: Path, otherwise: str = "") -> None:
     """Before anything is computed: no file `beside` the path is there, and files can be written there.
 
     Raises:
-        ValueError: one exists, or they cannot.
+        ValueError: one exists, or they cannot; `otherwise` is what else may help if one does.
     """
     for file in (beside(path, suffix) for suffix in SUFFIXES):
         if file.exists():
-            raise ValueError(
-                f"{file} exists already: remove it or give another --output (a figure is drawn again by --redraw)"
-            )
+            raise ValueError(f"{file} exists already: remove it or give another --output{otherwise}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):

@@ -4,6 +4,8 @@ Cached: a process that imports several commands defines a flag once.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 from absl import flags
 
@@ -13,19 +15,13 @@ from nem_jax.config.data import DIGITS
 @functools.cache
 def define_directory() -> flags.FlagHolder[str]:
     """--directory."""
-    return flags.DEFINE_string("directory", "runs", "holds the runs, by their configurations' names")
+    return flags.DEFINE_string("directory", "runs", "holds the runs, each in a directory of its own name")
 
 
 @functools.cache
 def define_mnist_dir() -> flags.FlagHolder[str | None]:
     """--mnist_dir."""
     return flags.DEFINE_string("mnist_dir", None, "holds MNIST's IDX files, if not where the training found them")
-
-
-@functools.cache
-def define_digits() -> flags.FlagHolder[str | None]:
-    """--digits."""
-    return flags.DEFINE_enum("digits", None, DIGITS, "whose handwriting, if not the training's; sklearn needs no files")
 
 
 @functools.cache
@@ -38,3 +34,13 @@ def define_example() -> flags.FlagHolder[int]:
 def define_num_test() -> flags.FlagHolder[int | None]:
     """--num_test."""
     return flags.DEFINE_integer("num_test", None, "test examples, if not the trained number", lower_bound=1)
+
+
+@functools.cache
+def define_test_data() -> Callable[[], dict[str, Any]]:
+    """--digits, --mnist_dir and --num_test; returns what gives the fields of a configuration that they ask for."""
+    digits = flags.DEFINE_enum(
+        "digits", None, DIGITS, "whose handwriting, if not the training's; sklearn needs no files"
+    )
+    asked = {"data.digits": digits, "data.mnist_dir": define_mnist_dir(), "data.num_test": define_num_test()}
+    return lambda: {field: flag.value for field, flag in asked.items()}

@@ -4,11 +4,11 @@ from typing import Any
 
 from absl import flags
 
-from experiments.shared_flags import define_digits, define_mnist_dir, define_num_test
+from experiments.shared_flags import define_test_data
 from experiments.trained import Subject, load_subject
 
 _TRAINED = flags.DEFINE_string("trained", None, "a run's directory, or weights that come with the package")
-NUM_TEST, _DIGITS, _MNIST_DIR = define_num_test(), define_digits(), define_mnist_dir()
+_TEST_DATA = define_test_data()
 _SEED = flags.DEFINE_integer("seed", None, "of a run of several seeds, which; default: the best validation loss's")
 _NUM_STEPS = flags.DEFINE_integer("num_steps", None, "T, if not the trained one", lower_bound=1)
 
@@ -26,10 +26,5 @@ def trained_name() -> str:
 
 def load_flagged(source: str, fields: dict[str, Any] | None = None, num_ahead: int = 0) -> Subject:
     """`load_subject` with the seed and the changes that the flags ask for, and further `fields`."""
-    asked = {
-        "data.digits": _DIGITS.value,
-        "data.mnist_dir": _MNIST_DIR.value,
-        "data.num_test": NUM_TEST.value,
-        "model.num_steps": _NUM_STEPS.value,
-    }
+    asked = {**_TEST_DATA(), "model.num_steps": _NUM_STEPS.value}
     return load_subject(source, {**asked, **(fields or {})}, num_ahead, _SEED.value)

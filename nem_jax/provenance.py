@@ -20,7 +20,7 @@ def hardware() -> str:
     if device.platform != "cpu":
         return f"{jax.device_count()} x {device.device_kind}"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} cores of {_processor()} ({platform.machine()})"
+    return f"{cores} core{'s' * (cores != 1)} of {_processor()} ({platform.machine()})"
 
 
 def versions() -> dict[str, str]:

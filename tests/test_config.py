@@ -622,6 +622,9 @@ def test_the_ablation_changes_one_departure_at_a_time():
 
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
+    changed = differences(to_json(get_config("rnn_em")), to_json(get_config("rnn_em_best")))
+    fields = {*static_shapes.DEPARTURES, "name", "training.max_epochs"}
+    assert {line.split()[0].removeprefix("config.") for line in changed} == fields
     best, *others = ablation.variants().values()
     assert best == get_config("rnn_em_best")
     papers = [(field, checks.value(get_config("rnn_em"), field)) for field in static_shapes.DEPARTURES]

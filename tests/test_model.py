@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import nem_jax
 from experiments.static_shapes.config import get_config
 from nem_jax import corruption, em, losses, model
 from nem_jax.config import build_experiment
@@ -119,6 +120,16 @@ def test_the_defaults_are_those_of_static_images():
     given = {"init", "cell", "hidden_size", "pixel_dist", "corrupt", "num_components", "num_steps", "scan_unroll"}
     for field in {field.name for field in dataclasses.fields(model.NEM)} - given:
         assert getattr(NEM, field) == getattr(configured, field), field
+
+
+def test_the_public_cell_is_the_experiments():
+    """What README gives a notebook is what `rnn_em` trains."""
+    init, cell = nem_jax.flax_cell(nem_jax.RNNEMCell(250, jax.nn.sigmoid), (28, 28, 1))
+    configured = build_experiment(get_config("rnn_em")).model
+    params = init(KEY)
+    jax.tree.map(np.testing.assert_array_equal, params, configured.init(KEY))
+    residual, theta = jnp.ones((28, 28, 1)), jnp.zeros(250)
+    jax.tree.map(np.testing.assert_array_equal, cell(params, residual, theta), configured.cell(params, residual, theta))
 
 
 def _depends_on_frames(function, x):

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
+import PIL.Image
 import pytest
 
 from experiments import publish, table
@@ -148,10 +149,17 @@ def test_every_pretrained_name_loads_and_no_other():
     assert sum(path.stat().st_size for path in DIRECTORY.iterdir() if path.is_file()) < 25_000_000
 
 
+def matplotlib_of(file):
+    with PIL.Image.open(file) as picture:
+        return picture.info["Software"]
+
+
 def assert_same_picture(path, kept):
+    """Versions of matplotlib draw letters a little differently; one dot in another place makes 3e-4."""
+    bound = 1e-5 if matplotlib_of(path) == matplotlib_of(kept) else 0.01
     again, kept = (plt.imread(file)[..., :3] for file in (path, kept))
     assert again.shape == kept.shape
-    assert np.mean(np.abs(again - kept)) < 0.01  # versions of matplotlib draw letters a little differently
+    assert np.mean(np.abs(again - kept)) <= bound
 
 
 @pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.stem)

@@ -12,7 +12,8 @@ import PIL.Image
 import pytest
 
 from experiments import comparison
-from experiments.comparison import find_weights, to_bars
+from experiments.comparison import to_bars
+from experiments.named_weights import find_weights
 from experiments.trained import load_subject
 from nem_jax import provenance
 from nem_jax.evaluation import examine
@@ -239,8 +240,8 @@ def test_weights_that_cannot_be_loaded_are_told_of_before_any_is_scored(runs, tm
         result["runs"][0]["seed"] = seed
         (copy / RESULT).write_text(json.dumps(result))
     shutil.rmtree(tmp_path / "direct_seed1" / "checkpoints")
-    for flag, given in {"_DIRECTORY": tmp_path, "_DIGITS": None, "_MNIST_DIR": None, "_NUM_TEST": None}.items():
-        monkeypatch.setattr(comparison, flag, SimpleNamespace(value=given))
+    monkeypatch.setattr(comparison, "_DIRECTORY", SimpleNamespace(value=tmp_path))
+    monkeypatch.setattr(comparison, "_TEST_DATA", dict)
     monkeypatch.setattr(comparison, "score_line", None)
     with pytest.raises(ValueError, match="direct_seed1 holds no run with a checkpoint"):
         line = comparison.Line("2 digits", "direct", "direct", {})

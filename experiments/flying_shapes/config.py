@@ -21,7 +21,8 @@ NUM_OBJECTS_AND_K = {
 }  # fmt: skip
 FIGURE_5 = ("rnn_em_3_5", "rnn_em_4_5", "rnn_em_5_5", "rnn_ae_3", "rnn_ae_4", "rnn_ae_5")
 DENOISING = tuple(f"{name}_denoising" for name in FIGURE_5)
-NAMES = (*NUM_OBJECTS_AND_K, *DENOISING)
+NUM_OBJECTS_AND_K |= {f"{name}_denoising": NUM_OBJECTS_AND_K[name] for name in FIGURE_5}
+NAMES = tuple(NUM_OBJECTS_AND_K)
 
 TABLE_1 = {
     "rnn_em_3_3": (0.970, 0.005), "rnn_em_3_5": (0.997, 0.002), "rnn_em_5_3": (0.614, 0.003),
@@ -44,7 +45,7 @@ def get_config(name: str = "rnn_em_3_3") -> ConfigDict:
     config = base_config("flying_shapes", name, NAMES)
     use_convolutions(config)
     config.data.generator = "flying_shapes"
-    config.data.num_objects, config.model.num_components = NUM_OBJECTS_AND_K[name.removesuffix("_denoising")]
+    config.data.num_objects, config.model.num_components = NUM_OBJECTS_AND_K[name]
     config.model.lookahead = 0 if name in DENOISING else 1
     config.model.hidden_size = 100
     config.model.features = (32, 64)

@@ -15,7 +15,7 @@ def lines() -> list[Line]:
     table = []
     for task, names in {"denoising": DENOISING, "next step": FIGURE_5}.items():
         for name in names:
-            num_objects, num_components = NUM_OBJECTS_AND_K[name.removesuffix("_denoising")]
+            num_objects, num_components = NUM_OBJECTS_AND_K[name]
             model = "RNN-AE" if num_components == 1 else f"RNN-EM (K = {num_components})"
             table.append(Line(f"{task}, {num_objects} objects", model, name, {}, score="upper_bound"))
     return table

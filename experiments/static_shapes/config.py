@@ -25,7 +25,7 @@ DEPARTURES = (
     "model.step_weights", "model.num_components", "model.num_steps", "model.hidden_size", "model.inter_weight",
     "training.learning_rate", "training.decay", "training.clip_norm", "model.num_draws",
 )  # fmt: skip
-"""How `rnn_em_best` departs from `rnn_em`, ten epochs apart; `experiments.static_shapes.ablation` takes each back."""
+"""How `rnn_em_best` departs from `rnn_em`, beside its ten epochs; `static_shapes.ablation` takes each back."""
 
 FURTHER = {"training.batch_size": 512, "training.warmup_epochs": 1, "model.num_draws": 32}
 """Other values that the ablation tries in `rnn_em_best`, each alone."""
