@@ -39,6 +39,7 @@ class Bernoulli:
 
     def kl_from_prior(self, psi: Float[Array, "*k C"]) -> Float[Array, "*k"]:
         """KL(Bernoulli(0) || Bernoulli(psi)) = -log(1 - psi), in nats."""
+        psi = psi.astype(at_least_float32(psi.dtype))
         return jnp.sum(-jnp.log(jnp.maximum(1 - psi, _CLIP)), axis=-1)
 
     def activation(self, output: Float[Array, "*k C"]) -> Float[Array, "*k C"]:

@@ -85,7 +85,8 @@ def ending_together() -> Iterator[None]:
     except Exception as error:
         if jax.process_count() == 1:
             raise
-        sys.stdout.flush()
+        with contextlib.suppress(OSError, ValueError):  # a full disk, a closed pipe
+            sys.stdout.flush()
         _report(error)
         if jax.process_index() == 0:
             time.sleep(2)  # those that know the error as well say it before they miss process 0

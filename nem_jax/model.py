@@ -124,7 +124,7 @@ def infer(model: NEM, params: Params, key: PRNGKey, x: Float[Array, "F H W C"]) 
         The states after each step, and the inputs x_noisy `[T, H, W, C]` that led there.
 
     Raises:
-        ValueError: x has another number of frames, as a batch of images has.
+        ValueError: x has another number of frames, as a batch of images has, unless it is of just as many.
     """
     x_noisy, state = draw_inputs(model, key, x)
     step = functools.partial(

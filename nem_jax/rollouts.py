@@ -71,7 +71,7 @@ def rollout(model: NEM, params: Params, key: PRNGKey, x: Float[Array, "F H W C"]
         model: the model's constants.
         params: its weights.
         key: consumed, as by `infer`: with `num_ahead=0` the draws and results are the same.
-        x: clean frames, T + lookahead or one, as for `infer`; no later frame is read.
+        x: clean frames, T + lookahead or more, or one; no later frame is read.
         num_ahead: R >= 0, static under jit.
 
     Raises:

@@ -27,6 +27,7 @@ from nem_jax.data.split import SPLITS
 from nem_jax.distributions import Bernoulli, Gaussian
 from nem_jax.em import MIN_EPSILON, e_step
 from nem_jax.pretrained import DIRECTORY
+from nem_jax.training.run import run
 
 pytestmark = pytest.mark.compiled_quickly
 
@@ -76,18 +77,21 @@ def test_stages_set_their_fields_and_nothing_else():
         ({"model.hidden_size": 5}, "stages[0] sets model.hidden_size, which is no field of data or training"),
         ({"data.image_size": 24}, "stages[0] sets data.image_size, which all stages share"),
         ({"training.init_from": "x"}, "stages[0] sets training.init_from, which all stages share"),
+        ({"training.seed_devices": 1}, "stages[0] sets training.seed_devices, which all stages share"),
         (["data.digit_pool", 5], "stages[0] must be a dictionary of dotted fields, got ['data.digit_pool', 5]"),
         ({"training.learning_rate": 1.0}, "training.learning_rate is 0.0005, but stages[0] sets it to 1.0: give both"),
         ({5: 1}, "stages[0] sets 5, which is no field of data or training"),
         ({"training.batch_size": "many"}, "stages[0] sets training.batch_size to 'many', of the wrong type"),
     ],
 )
-def test_bad_stages_are_one_sentence(stage, sentence):
+def test_bad_stages_are_one_sentence(stage, sentence, tmp_path):
     config = flying_mnist.get_config("smoke")
     config.stages = (stage,)
-    with pytest.raises(ValueError) as error:
-        build_experiment(config)
-    assert sentence in str(error.value)
+    for begin in (build_experiment, lambda config: run(config, tmp_path / "run")):
+        with pytest.raises(ValueError) as error:
+            begin(config)
+        assert sentence in str(error.value)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,8 @@ def test_a_short_float_costs_what_it_stands_for(dtype):
     np.testing.assert_allclose(Bernoulli().nll(x, psi), [13.8, 1e-6, 13.8, np.log(2)], rtol=0.1)
     assert np.isfinite(cost)
     assert jnp.all(jnp.isfinite(gradient))
+    np.testing.assert_allclose(Bernoulli().kl_from_prior(psi), [13.8, 13.8, 0, np.log(2)], rtol=0.1)
+    assert jnp.all(jnp.isfinite(jax.grad(lambda psi: Bernoulli().kl_from_prior(psi).sum())(psi)))
 
 
 @pytest.mark.parametrize("name", ["e_sigma", "loss_sigma"])

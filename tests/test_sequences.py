@@ -233,6 +233,15 @@ def test_each_seed_of_a_run_can_be_scored(runs, launch, tmp_path):
     assert read(tmp_path / "worse.json")["mean"] == pytest.approx(worse["scores"], rel=1e-5)
 
 
+def test_a_seed_of_a_run_on_several_devices_is_loaded_on_one(runs, tmp_path):
+    copy = shutil.copytree(runs / "rnn_em_3_3", tmp_path / "run")
+    config = read(copy / CONFIG)
+    config["training"]["seed_devices"] = 2
+    (copy / CONFIG).write_text(json.dumps(config))
+    subject = load_subject(str(copy), seed=1)
+    assert (list(subject.experiment.seeds), subject.experiment.training.seed_devices) == ([1], None)
+
+
 def test_weights_that_cannot_be_loaded_are_told_of_before_any_is_scored(runs, tmp_path, monkeypatch):
     for seed in (0, 1):
         copy = shutil.copytree(runs / "direct_seed0", tmp_path / f"direct_seed{seed}")

@@ -281,7 +281,7 @@ def test_a_run_from_given_weights_repeats_no_order_or_noise():
         assert len({getattr(keys, name) for keys in drawn}) == 1
 
 
-def test_a_failure_in_a_later_stage_names_it(tmp_path, monkeypatch):
+def test_a_failure_in_a_later_stage_names_it(tmp_path):
     second = Training.of(build_stages(staged())[1])
     params = jax.tree.map(lambda leaf: leaf * np.nan, jax.device_get(loop.create(second)).params)
     with pytest.raises(FloatingPointError) as error:
@@ -496,7 +496,7 @@ def test_training_in_float64():
     assert np.isfinite(losses).all()
 
 
-def test_a_seed_that_rests_reads_no_examples():
+def test_a_seed_that_rests_asks_for_example_0_alone():
     config = tiny()
     config.num_seeds = 2
     training = Training.of(build_experiment(config))

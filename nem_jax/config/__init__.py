@@ -86,7 +86,7 @@ def _with(config: ConfigDict, fields: Any, stage: str) -> ConfigDict:
     return changed
 
 
-_SHARED_BY_STAGES = ("data.image_size", "training.init_from")
+_SHARED_BY_STAGES = ("data.image_size", "training.init_from", "training.seed_devices")
 
 
 def _build(config: ConfigDict, stage: int = 0) -> Experiment:

@@ -67,7 +67,8 @@ class NEMCell(nn.Module):
     """N-EM: the exact generalised EM step of psi = sigmoid(W^T sigmoid(theta)) (N-EM equation 4), no biases.
 
     theta' = theta + eta sigmoid'(theta) * (W residual), with the step size eta learnt along with W: for Bernoulli
-    pixels and a sigmoid output, sigmoid'(theta) * (W residual) is the gradient of the expected log-likelihood Q.
+    pixels and a sigmoid output, sigmoid'(theta) * (W residual) is the gradient of the expected log-likelihood Q. The
+    weights are of JAX's default type, unlike those of Flax's layers float64 where that is on.
     """
 
     hidden_size: int

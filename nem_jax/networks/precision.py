@@ -1,4 +1,4 @@
-"""How exactly a cell computes; its weights, and what it takes and returns, are float32 in any case."""
+"""How exactly a cell computes; its weights, and what it takes and returns, are of the caller's type: float32."""
 
 from typing import Any
 
@@ -17,7 +17,8 @@ def with_precision(cell: Cell, precision: str) -> Cell:
     - `default`: the device's fast kind of float32: TF32 on NVIDIA GPUs from Ampere on, one bfloat16 pass on TPUs, plain
       float32 on CPUs.
     - `bfloat16`: weights, inputs and theta are rounded to it at every EM step, and so is all in between up to the
-      output layer; the cell's own activation may be float32. Likelihoods, E-step and losses, outside, are float32.
+      output layer; the cell's own activation may be float32. Likelihoods, E-step and losses, outside, stay
+      what they are.
     """
     matmul = "highest" if precision == "highest" else "default"
     if precision != "bfloat16":

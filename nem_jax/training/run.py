@@ -48,10 +48,10 @@ def run(config: ConfigDict, workdir: str | Path, stop_now: bool = False) -> dict
         FloatingPointError: see `train`.
     """
     path = Path(workdir)
+    experiments = together(lambda: build_stages(config))
     record = provenance.record()
     asked = (portable(to_json(config)), config.training.seed_devices, str(workdir), stop_now)
     check_alike("configuration, workdir and code", str((asked, record["git_revision"], record["versions"])))
-    experiments = build_stages(config)
     on_main(lambda: check_trainable(path, config))  # before data are loaded, which may take minutes
     paths = stage_paths(path, len(experiments))
     begun = together(lambda: _begun(paths, stop_now))

@@ -43,7 +43,7 @@ def load_trained(source: str, seed: int | None = None) -> Trained:
     _check_seed(seed, experiment.seeds, source)
     best_params, best_loss = restore_best(experiment, path)
     index = int(best_loss.argmin()) if seed is None else experiment.seeds.index(seed)
-    config.seed, config.num_seeds = experiment.seeds[index], 1
+    config.seed, config.num_seeds, config.training.seed_devices = experiment.seeds[index], 1, None
     return Trained(experiment.model, take_seed(best_params, index), config)
 
 
