@@ -38,8 +38,8 @@ class Evaluation(NamedTuple):
 
 
 def evaluate_example(model: NEM, params: Params, key: PRNGKey, example: Example, num_groups: int) -> Evaluation:
-    """Loss and scores of one example."""
-    trajectory, _ = infer_likeliest(model, params, key, example.x)
+    """Loss and scores of one example, whose frames may be more than the model reads."""
+    trajectory, _ = infer_likeliest(model, params, key, example.x[: model.num_frames])
     targets, groups = target_frames(model, example.x), target_frames(model, example.groups)
     loss = objective(model, trajectory, example.x)
     upper_bound = losses.loss_upper_bound(targets[-1], trajectory.psi[-1], model.pixel_dist)
@@ -140,7 +140,9 @@ def examine_batch(
 
     def one(index: jax.Array) -> Examined:
         example = sample(source, index)
-        trajectory, x_noisy = infer_likeliest(model, params, jax.random.fold_in(key, index), example.x)
+        trajectory, x_noisy = infer_likeliest(
+            model, params, jax.random.fold_in(key, index), example.x[: model.num_frames]
+        )
         x, groups = (target_frames(model, frames) for frames in (example.x, example.groups))
         return Examined(x, x_noisy, groups, trajectory.gamma, trajectory.psi)
 

@@ -1,6 +1,7 @@
 """Evaluation: the protocol, batches, other K and T."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from experiments.static_shapes.config import get_config
 from experiments.trained import describe_subject, load_subject, without_noise
 from nem_jax.config import build_experiment
 from nem_jax.data.shapes import flying_shapes
-from nem_jax.evaluation import describe_protocol, evaluate, examine, quartiles, summarise
+from nem_jax.evaluation import describe_protocol, evaluate, evaluate_example, examine, quartiles, summarise
 from nem_jax.metrics import confidence
 from nem_jax.model import example_loss, infer, infer_likeliest
 
@@ -109,6 +110,17 @@ def test_a_sequences_figure_shows_the_frames_that_are_predicted(smoke):
     np.testing.assert_allclose(scored.confidence, of_steps, rtol=1e-4)
     of_inputs = jax.vmap(confidence)(example.groups[:-1], jnp.asarray(shown.gamma[1]))
     assert np.max(np.abs(of_steps[1] - of_inputs)) > 1e-3
+
+
+def test_frames_that_the_model_does_not_read_are_left_out(smoke):
+    """Of longer sequences, for instance in a data set that a rollout needs; `infer` itself refuses them."""
+    model, params, _ = smoke
+    model, dataset = dataclasses.replace(model, num_steps=3), flying_shapes(0, (4, 4, 4), num_frames=6)
+    example = dataset.example("test", 0)
+    score = functools.partial(evaluate_example, model, num_groups=3)
+    assert jax.eval_shape(score, params, jax.random.key(0), example).scores.ari.shape == (1,)
+    with pytest.raises(ValueError, match="4 frames"):
+        jax.eval_shape(functools.partial(infer, model), params, jax.random.key(0), example.x)
 
 
 def test_fewer_steps_than_training_laid_out_are_evaluated():

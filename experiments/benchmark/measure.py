@@ -72,7 +72,6 @@ def flop_per_example(config: ConfigDict) -> float:
     experiment = build_experiment(config)
     model, batch_size, dataset = experiment.model, 8, experiment.load_data()
     params = jax.eval_shape(model.init, jax.random.key(0))
-    x = jax.ShapeDtypeStruct((batch_size, model.num_frames, *dataset.image_shape), jnp.float32)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size))
 
     grad = jax.grad(batch_loss, argnums=1, has_aux=True)
@@ -80,6 +79,7 @@ def flop_per_example(config: ConfigDict) -> float:
 
     def flop(num_steps: int) -> float:
         short: NEM = replace(model, num_steps=num_steps, scan_unroll=None, remat="none")
+        x = jax.ShapeDtypeStruct((batch_size, short.num_frames, *dataset.image_shape), jnp.float32)
         analysis = gradient.jitted.lower(short, params, keys, x).compile().cost_analysis()
         assert analysis is not None
         return analysis["flops"] / batch_size
