@@ -46,7 +46,7 @@ class NEM:
             needs `scan_unroll` below T.
 
     Raises:
-        ValueError: a count is below 1, lookahead below 0, or one of the two that name steps names none.
+        ValueError: a count is below 1, lookahead below 0, or step_weights or scored_steps is neither 'last' nor 'all'.
     """
 
     init: Callable[[PRNGKey], Params]

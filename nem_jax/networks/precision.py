@@ -17,8 +17,7 @@ def with_precision(cell: Cell, precision: str) -> Cell:
     - `default`: the device's fast kind of float32: TF32 on NVIDIA GPUs from Ampere on, one bfloat16 pass on TPUs, plain
       float32 on CPUs.
     - `bfloat16`: weights, inputs and theta are rounded to it at every EM step, and so is all in between up to the
-      output layer; the cell's own activation may be float32. Likelihoods, E-step and losses, outside, stay
-      what they are.
+      output layer; the cell's own activation may be float32. Likelihoods, E-step and losses are outside.
     """
     matmul = "highest" if precision == "highest" else "default"
     if precision != "bfloat16":
