@@ -226,10 +226,14 @@ def _is_complete(table: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.sum(table) == jnp.sum(mask)
 
 
-def confidence(groups: Int[Array, "H W 1"], gamma: Float[Array, "K H W 1"]) -> Float[Array, ""]:
-    """Mean of max_k gamma over the pixels with groups > 0: the original program's `conf`. 1 if there are none."""
+def _assert_gamma_of(groups: jax.Array, gamma: jax.Array) -> None:
     chex.assert_shape(groups, (None, None, 1))
     chex.assert_shape(gamma, (None, *groups.shape))
+
+
+def confidence(groups: Int[Array, "H W 1"], gamma: Float[Array, "K H W 1"]) -> Float[Array, ""]:
+    """Mean of max_k gamma over the pixels with groups > 0: the original program's `conf`. 1 if there are none."""
+    _assert_gamma_of(groups, gamma)
     scored = groups[..., 0] > 0
     highest = jnp.max(gamma[..., 0], axis=0)
     count = jnp.sum(scored)
@@ -249,8 +253,7 @@ def segmentation_scores(groups: Int[Array, "H W 1"], gamma: Float[Array, "K H W 
     Raises:
         ValueError: the image has more than `MAX_PIXELS` pixels.
     """
-    chex.assert_shape(groups, (None, None, 1))
-    chex.assert_shape(gamma, (None, *groups.shape))
+    _assert_gamma_of(groups, gamma)
     labels = jnp.argmax(gamma[..., 0], axis=0)
     scored = groups[..., 0] > 0
     table = contingency(groups[..., 0], labels, scored, num_groups, gamma.shape[0])

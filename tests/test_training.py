@@ -377,14 +377,18 @@ def test_an_autoencoder_that_cleans_its_frame_takes_two_steps():
     assert losses[1] > 0 == losses[2]  # gamma is 1: nothing is out of the only cluster
 
 
-def test_the_fast_recipe_takes_two_steps():
+def test_the_fast_recipe_takes_two_steps_of_its_first_and_last_stage():
     config = flying_mnist.get_config("staged_fast")
     shrink_sequences(config)
     config.data.digits, config.data.image_size = "sklearn", 16
-    training = Training.of(build_stages(config)[-1])
-    state, losses = loop.take_steps(training, loop.create(training), np.arange(32).reshape(1, 2, 16), np.array([True]))
-    assert state.step.tolist() == [2]
-    assert np.isfinite(losses).all()
+    params = None
+    for stage in build_stages(config)[::3]:
+        training = Training.of(stage)
+        index = np.arange(32).reshape(1, 2, 16)
+        state, losses = loop.take_steps(training, loop.create(training, params), index, np.array([True]))
+        assert state.step.tolist() == [2]
+        assert np.isfinite(losses).all()
+        params = state.params
 
 
 def test_a_step_takes_the_place_of_the_state_before():
