@@ -34,8 +34,8 @@ class Geometry(NamedTuple):
     """(H, W) of x."""
     kernel: tuple[int, int]
     stride: int
-    padding: tuple[int, int]
-    """Zeros before and after, on both axes."""
+    padding: tuple[tuple[int, int], ...]
+    """Zeros before and after, on each axis."""
     precision: str | None
     """`jax.default_matmul_precision` where it was called: the backward pass is lowered elsewhere."""
 
@@ -43,8 +43,8 @@ class Geometry(NamedTuple):
     def output(self) -> tuple[int, int]:
         """(H, W) of y."""
         height, width = (
-            (size + sum(self.padding) - taps) // self.stride + 1
-            for size, taps in zip(self.image, self.kernel, strict=True)
+            (size + sum(padding) - taps) // self.stride + 1
+            for size, taps, padding in zip(self.image, self.kernel, self.padding, strict=True)
         )
         return height, width
 
@@ -61,11 +61,10 @@ def conv(
         padding: zeros (before, after), on both axes.
     """
     *batch, height, width, channels = x.shape
-    geometry = Geometry((height, width), (kernel.shape[0], kernel.shape[1]), stride, padding, _precision())
+    taps = (kernel.shape[0], kernel.shape[1])
+    geometry = Geometry((height, width), taps, stride, (padding, padding), _precision())
     if min(geometry.output) < 1:
-        raise ValueError(
-            f"an image of {height}x{width} with padding {padding} is smaller than the kernel {kernel.shape[:2]}"
-        )
+        raise ValueError(f"an image of {height}x{width} with padding {padding} is smaller than the kernel {taps}")
     y = _conv_p.bind(x.reshape(math.prod(batch), height, width, channels), kernel, geometry=geometry)
     return y.reshape(*batch, *geometry.output, kernel.shape[3])
 
@@ -97,10 +96,8 @@ def _precision() -> str | None:
 
 
 def _conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    strides, padding = (geometry.stride,) * 2, (geometry.padding,) * 2
-    return jax.lax.conv_general_dilated(
-        x, kernel, strides, padding, dimension_numbers=_DIMENSIONS, precision=geometry.precision
-    )
+    strides, padding, precision = (geometry.stride,) * 2, geometry.padding, geometry.precision
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_DIMENSIONS, precision=precision)
 
 
 def _conv_input(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
@@ -120,70 +117,35 @@ def _transpose(linear: Callable[[jax.Array], jax.Array], shape: tuple[int, ...],
 
 def _conv_cpu(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """A convolution; where there are so few channels on one side that its kernels idle, a matrix product."""
-    num_taps, (inputs, outputs) = kernel.shape[0] * kernel.shape[1], kernel.shape[2:]
+    num_taps, (inputs, outputs) = math.prod(geometry.kernel), kernel.shape[2:]
     if num_taps * inputs <= outputs:  # an encoder's first layer, 16 and 32: half the time
-        return jnp.einsum("nhwabi,abio->nhwo", _windows(x, geometry), kernel, precision=geometry.precision)
+        windows, taps = _windows(x, geometry), _by_shifts(kernel, geometry.stride)
+        return jnp.einsum("nhwtabi,tabio->nhwo", windows, taps, precision=geometry.precision)
     if geometry.stride == 1 and num_taps * outputs <= 2 * inputs:  # a decoder's last, 36 and 32: a third
-        turned = jnp.flip(kernel, (0, 1))
-        before = [taps - 1 - geometry.padding[0] for taps in geometry.kernel]
-        return _overlap_add(x, turned, 1, before, geometry.output, geometry.precision)
+        return _overlap_add(x, kernel, geometry)
     return _conv(x, kernel, geometry)
 
 
 def _conv_input_cpu(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    """A window for each pixel of y, the windows laid over each other; with stride 1 a convolution does that better."""
-    if geometry.stride > 1:
-        before, image = [geometry.padding[0]] * 2, geometry.image
-        return _overlap_add(y, kernel.swapaxes(2, 3), geometry.stride, before, image, geometry.precision)
-    padding = []
-    for size, taps, outputs in zip(geometry.image, geometry.kernel, geometry.output, strict=True):
-        padding.append((taps - 1 - geometry.padding[0], size - 1 + geometry.padding[0] - (outputs - 1)))
-    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    return jax.lax.conv_general_dilated(
-        y, turned, (1, 1), padding, dimension_numbers=_DIMENSIONS, precision=geometry.precision
-    )
+    """A convolution of stride 1 that makes blocks of `stride` x `stride` pixels, as channels, which then are laid out.
 
-
-def _windows(x: jax.Array, geometry: Geometry) -> jax.Array:
-    """What each output pixel sees of x, `[N, H2, W2, h, w, I]`."""
-    x = jnp.pad(x, ((0, 0), geometry.padding, geometry.padding, (0, 0)))
-    (height, width), stride = geometry.output, geometry.stride
-    taps = [
-        x[:, i : i + (height - 1) * stride + 1 : stride, j : j + (width - 1) * stride + 1 : stride]
-        for i, j in np.ndindex(*geometry.kernel)
-    ]
-    return jnp.stack(taps, axis=3).reshape(-1, height, width, *geometry.kernel, x.shape[3])
-
-
-def _overlap_add(
-    pixels: jax.Array,
-    kernel: jax.Array,
-    stride: int,
-    before: list[int],
-    image: tuple[int, int],
-    precision: str | None,
-) -> jax.Array:
-    """Windows, each a pixel's product with `kernel`, `stride` apart and added up where they overlap.
-
-    The image begins `before` pixels (rows, columns) inside the first window. A tap is `stride` times a shift by whole
-    windows, and a phase within one: shifts are added, phases then laid out in space.
+    The windows of y begin at the corners of blocks; x may begin inside the first.
     """
-    shifts = [-(-taps // stride) for taps in kernel.shape[:2]]
-    missing = [(0, n * stride - taps) for n, taps in zip(shifts, kernel.shape[:2], strict=True)]
-    kernel = jnp.pad(kernel, [*missing, (0, 0), (0, 0)])
-    exact = at_least_float32(pixels.dtype)
-    windows = jnp.einsum("nhwi,abio->nhwabo", pixels, kernel, precision=precision, preferred_element_type=exact)
-    count, height, width, channels = *windows.shape[:3], windows.shape[-1]
-    windows = windows.reshape(count, height, width, shifts[0], stride, shifts[1], stride, channels)
-    placed = [
-        jnp.pad(windows[:, :, :, i, :, j], [(0, 0), (i, shifts[0] - 1 - i), (j, shifts[1] - 1 - j)] + [(0, 0)] * 3)
-        for i, j in np.ndindex(*shifts)
-    ]
-    total = functools.reduce(jnp.add, placed)
-    total = total.transpose(0, 1, 3, 2, 4, 5).reshape(count, -1, total.shape[2] * stride, channels)
-    sizes = zip(before, image, total.shape[1:3], strict=True)
-    crop = [(-first, first + size - found, 0) for first, size, found in sizes]
-    return jax.lax.pad(total.astype(pixels.dtype), jnp.zeros((), pixels.dtype), [(0, 0, 0), *crop, (0, 0, 0)])
+    stride, shifts = geometry.stride, _shifts(geometry.kernel, geometry.stride)
+    padding, crop = [], []
+    for size, outputs, count, (before, _) in zip(
+        geometry.image, geometry.output, shifts, geometry.padding, strict=True
+    ):
+        skipped, inside = divmod(before, stride)
+        padding.append((count - 1 - skipped, -(-(inside + size) // stride) + skipped - outputs))
+        crop.append(slice(inside, inside + size))
+    taps = _by_shifts(kernel, stride).reshape(*shifts, -1, kernel.shape[3])  # [shifts, pixels of a block, O]
+    to_blocks = Geometry(geometry.output, shifts, 1, tuple(padding), geometry.precision)
+    convolve = _overlap_add if stride > 1 else _conv_cpu  # at the edge, half of a block is cropped
+    x = convolve(y, jnp.flip(taps, (0, 1)).swapaxes(2, 3), to_blocks)
+    height, width = to_blocks.output
+    x = x.reshape(len(x), height, width, stride, stride, kernel.shape[2]).swapaxes(2, 3)
+    return x.reshape(len(x), height * stride, width * stride, kernel.shape[2])[:, *crop]
 
 
 def _conv_kernel_cpu(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
@@ -192,11 +154,15 @@ def _conv_kernel_cpu(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Arra
     The convolution copies the windows of its first argument, which should be the one with fewer channels.
     """
     if geometry.stride == 1 and y.shape[3] < x.shape[3]:
-        padding = [(taps - 1 - geometry.padding[0], taps - 1 - geometry.padding[1]) for taps in geometry.kernel]
+        padding = [
+            (taps - 1 - before, taps - 1 - after)
+            for taps, (before, after) in zip(geometry.kernel, geometry.padding, strict=True)
+        ]
         return jnp.flip(_correlate(y, x, padding, 1, geometry.precision), (0, 1)).swapaxes(2, 3)
     padding = []
-    for size, taps, outputs in zip(geometry.image, geometry.kernel, geometry.output, strict=True):
-        before = geometry.padding[0]
+    for size, taps, outputs, (before, _) in zip(
+        geometry.image, geometry.kernel, geometry.output, geometry.padding, strict=True
+    ):
         padding.append((before, (outputs - 1) * geometry.stride + taps - size - before))
     return _correlate(x, y, padding, geometry.stride, geometry.precision)
 
@@ -210,6 +176,50 @@ def _correlate(
         rhs_dilation=(dilation, dilation), dimension_numbers=_DIMENSIONS, precision=precision,
     )  # fmt: skip
     return result.transpose(1, 2, 0, 3)
+
+
+def _shifts(taps: tuple[int, ...], stride: int) -> tuple[int, int]:
+    """How many strides a kernel reaches over, the last maybe in part."""
+    return -(-taps[0] // stride), -(-taps[1] // stride)
+
+
+def _by_shifts(kernel: jax.Array, stride: int) -> jax.Array:
+    """`[h, w, I, O]` -> `[shifts, stride, stride, I, O]`: a tap is a shift by whole strides, and a step within one."""
+    shifts = _shifts(kernel.shape[:2], stride)
+    missing = [(0, count * stride - taps) for count, taps in zip(shifts, kernel.shape[:2], strict=True)]
+    kernel = jnp.pad(kernel, [*missing, (0, 0), (0, 0)])
+    kernel = kernel.reshape(shifts[0], stride, shifts[1], stride, *kernel.shape[2:]).swapaxes(1, 2)
+    return kernel.reshape(-1, *kernel.shape[2:])
+
+
+def _windows(x: jax.Array, geometry: Geometry) -> jax.Array:
+    """What each output pixel sees of x, `[N, H2, W2, shifts, stride, stride, I]`, in the order of `_by_shifts`."""
+    stride, shifts, (height, width) = geometry.stride, _shifts(geometry.kernel, geometry.stride), geometry.output
+    blocks = height - 1 + shifts[0], width - 1 + shifts[1]
+    padding = [
+        (before, count * stride - size - before, 0)
+        for count, size, (before, _) in zip(blocks, geometry.image, geometry.padding, strict=True)
+    ]
+    x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *padding, (0, 0, 0)])
+    x = x.reshape(len(x), blocks[0], stride, blocks[1], stride, x.shape[3]).swapaxes(2, 3)
+    return jnp.stack([x[:, i : i + height, j : j + width] for i, j in np.ndindex(*shifts)], axis=3)
+
+
+def _overlap_add(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """A convolution of stride 1: each pixel's product with all taps, laid where they are seen, and added up."""
+    exact = at_least_float32(x.dtype)
+    products = jnp.einsum("nhwi,abio->nhwabo", x, kernel, precision=geometry.precision, preferred_element_type=exact)
+
+    def placed(tap: tuple[int, ...]) -> jax.Array:
+        padding = [
+            (before - first, outputs - size - before + first, 0)
+            for first, size, outputs, (before, _) in zip(
+                tap, geometry.image, geometry.output, geometry.padding, strict=True
+            )
+        ]
+        return jax.lax.pad(products[:, :, :, *tap], jnp.zeros((), exact), [(0, 0, 0), *padding, (0, 0, 0)])
+
+    return functools.reduce(jnp.add, map(placed, np.ndindex(*geometry.kernel))).astype(x.dtype)
 
 
 def _define(name: str, function: Callable[..., jax.Array]) -> Primitive:
