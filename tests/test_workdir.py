@@ -12,6 +12,8 @@ from tensorboardX.proto.event_pb2 import Event
 from experiments.static_shapes.config import get_config
 from nem_jax import provenance
 from nem_jax.training import logs, workdir
+from nem_jax.training.loop import Training
+from nem_jax.training.run import run
 from nem_jax.training.workdir import CONFIG, PROVENANCE, RESULT, WorkdirError, owned, write_json
 
 FIRST, LATER = {"git_revision": "first"}, {"git_revision": "later"}
@@ -141,6 +143,12 @@ def test_two_processes_cannot_train_in_one_directory(tmp_path):
             open_workdir(tmp_path, get_config("smoke"), LATER)
         assert workdir.read_provenance(tmp_path) == FIRST
     open_workdir(tmp_path, get_config("smoke"), LATER)
+
+
+def test_a_directory_in_use_is_refused_before_data_are_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(Training, "of", lambda *_: pytest.fail("data are loaded"))
+    with owned(tmp_path, get_config("smoke"), FIRST), pytest.raises(WorkdirError, match="another process is training"):
+        run(get_config("smoke"), tmp_path)
 
 
 @pytest.mark.parametrize(("meanwhile", "sentence"), [("begun", "another configuration"), ("finished", "finished run")])

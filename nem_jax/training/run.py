@@ -23,6 +23,7 @@ from nem_jax.training.workdir import (
     OVERVIEW,
     RESULT,
     WEIGHTS,
+    check_free,
     check_same,
     check_trainable,
     check_usable,
@@ -53,6 +54,7 @@ def run(config: ConfigDict, workdir: str | Path, stop_now: bool = False) -> dict
     asked = (portable(to_json(config)), config.training.seed_devices, str(workdir), stop_now)
     check_alike("configuration, workdir and code", str((asked, record["git_revision"], record["versions"])))
     on_main(lambda: check_trainable(path, config))  # before data are loaded, which may take minutes
+    on_main(lambda: check_free(path))
     paths = stage_paths(path, len(experiments))
     begun = together(lambda: _begun(paths, stop_now))
     check_alike("checkpoints", str(begun))  # before they go separate ways

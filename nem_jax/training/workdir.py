@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ml_collections import ConfigDict
 
@@ -69,18 +69,34 @@ def owned(path: Path, config: ConfigDict, provenance: dict[str, Any]) -> Iterato
     except OSError as error:
         raise _unwritable(path, error) from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise WorkdirError(f"another process is training in {path}") from error
-        except OSError as error:  # a file system without locks
-            raise WorkdirError(f"workdir {path} cannot be locked: {error.strerror}") from error
+        _take(lock, path)
         check_trainable(path, config)  # another process may have begun or finished a run meanwhile
         try:
             _record_start(path, config, provenance)
         except OSError as error:
             raise _unwritable(path, error) from error
         yield
+
+
+def check_free(path: Path) -> None:
+    """No process holds `path` at this moment. (`owned` looks again.)
+
+    Raises:
+        WorkdirError: one trains there.
+    """
+    if (path / LOCK).exists():
+        with (path / LOCK).open() as lock:
+            _take(lock, path)
+
+
+def _take(lock: IO[str], path: Path) -> None:
+    """Lock the open file of `path` until it is closed."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise WorkdirError(f"another process is training in {path}") from error
+    except OSError as error:  # a file system without locks
+        raise WorkdirError(f"workdir {path} cannot be locked: {error.strerror}") from error
 
 
 def check_trainable(path: Path, config: ConfigDict) -> None:
