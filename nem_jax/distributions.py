@@ -32,11 +32,14 @@ class Bernoulli:
 
     def nll(self, x: Float[Array, "*b C"], psi: Float[Array, "*k C"]) -> Float[Array, "*o"]:
         """Binary cross entropy in nats, psi clipped to [1e-6, 1 - 1e-6]; of a short float in float32."""
-        # Channels first, as XLA's CPU backend is slow to add up what ends with an axis of 1; in bfloat16 1 - 1e-6 is 1.
-        x, psi = (jnp.moveaxis(leaf, -1, 0).astype(at_least_float32(leaf.dtype)) for leaf in (x, psi))
+        x, psi = (leaf.astype(at_least_float32(leaf.dtype)) for leaf in (x, psi))  # in bfloat16 1 - 1e-6 is 1
         psi = jnp.clip(psi, _CLIP, 1 - _CLIP)
-        cost = -(x * jnp.log(psi) + (1 - x) * jnp.log(1 - psi))
-        return jnp.sum(cost, axis=0)
+
+        def cost(x: jax.Array, psi: jax.Array) -> jax.Array:
+            return -(x * jnp.log(psi) + (1 - x) * jnp.log(1 - psi))
+
+        # Written out: XLA's CPU backend is slow to add up what ends with an axis of 1.
+        return sum((cost(x[..., c], psi[..., c]) for c in range(1, psi.shape[-1])), cost(x[..., 0], psi[..., 0]))
 
     def kl_from_prior(self, psi: Float[Array, "*k C"]) -> Float[Array, "*k"]:
         """KL(Bernoulli(0) || Bernoulli(psi)) = -log(1 - psi), in nats."""

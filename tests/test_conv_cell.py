@@ -100,8 +100,8 @@ def test_an_image_that_cannot_be_halved_is_refused():
 
 @pytest.mark.parametrize(("dtype", "rounding"), [("float32", 0), ("bfloat16", 0.01)])
 def test_elu_is_flaxs(dtype, rounding):
-    """Value and slope, near 0 too."""
-    x = jnp.array([-30, -1, -0.1, -0.005, -0.001, 0, 0.5, 3], dtype)
+    """Value and slope, near 0 and at infinity too."""
+    x = jnp.array([-jnp.inf, -30, -1, -0.1, -0.005, -0.001, 0, 0.5, 3, jnp.inf], dtype)
     for ours, theirs in ((elu, nn.elu), (jax.vmap(jax.grad(elu)), jax.vmap(jax.grad(nn.elu)))):
         found, expected = ours(x), theirs(x)
         assert found.dtype == x.dtype

@@ -17,8 +17,11 @@ GEOMETRIES = [
     ((8, 6), (4, 4), 2, (1, 1)),
     ((7, 9), (2, 3), 2, (0, 1)),
     ((8, 11), (3, 5), 3, (2, 0)),
+    ((7, 6), (5, 4), 2, (3, 0)),
+    ((9, 7), (2, 1), 3, (0, 0)),
 ]
-"""(image, kernel, stride, padding), no two sizes alike; of the last, the final column of x is in no window."""
+"""(image, kernel, stride, padding), no two sizes alike: in the fourth the final column of x is in no window, in the
+fifth the padding is more than a stride, in the sixth the kernel is less."""
 
 
 def lax_conv(x, kernel, stride, padding):
@@ -106,14 +109,40 @@ def test_examples_and_components_become_one_batch():
     assert [variable.aval.shape[0] for variable in kernel_gradient.invars] == [12, 12]
 
 
-def test_no_images_are_a_batch_too():
-    y = conv(jnp.zeros((0, 6, 6, 2)), jnp.zeros((3, 3, 2, 5)), stride=1, padding=(1, 1))
-    assert y.shape == (0, 6, 6, 5)
+@pytest.mark.parametrize(("channels", "stride"), [((2, 5), 1), ((1, 16), 2), ((16, 1), 1), ((3, 3), 2)])
+def test_no_images_are_a_batch_too(channels, stride):
+    x, kernel = jnp.zeros((0, 6, 6, channels[0])), jnp.ones((4, 4, *channels))
+    convolve = functools.partial(conv, stride=stride, padding=(1, 2))
+    y, of_x, of_kernel = value_and_grads(convolve, x, kernel)
+    assert (y.shape, of_x.shape) == ((0, 6 // stride, 6 // stride, channels[1]), x.shape)
+    np.testing.assert_array_equal(of_kernel, jnp.zeros_like(kernel))
+    assert upsample_conv(x, kernel).shape == (0, 12, 12, channels[1])
+
+
+@pytest.mark.parametrize(("channels", "stride"), [((16, 1), 1), ((4, 6), 2)])
+def test_short_floats_are_rounded_once(relative_error, channels, stride):
+    """The output of the first and the gradient of the second, in x, are products laid over each other."""
+    x, kernel = (leaf.astype(jnp.bfloat16) for leaf in draw((8, 6), (4, 4), channels, batch=8))
+
+    def value_and_gradient(convolve, x, kernel):
+        y, transposed = jax.vjp(functools.partial(convolve, stride=stride, padding=(1, 2)), x, kernel)
+        return y, transposed(jnp.cos(jnp.arange(y.size)).reshape(y.shape).astype(jnp.bfloat16).astype(y.dtype))[0]
+
+    expected = value_and_gradient(lax_conv, x.astype(jnp.float32), kernel.astype(jnp.float32))
+    for found, exact in zip(value_and_gradient(conv, x, kernel), expected, strict=True):
+        assert found.dtype == jnp.bfloat16
+        assert relative_error(found.astype(jnp.float32), exact) <= 2**-8
 
 
 def test_an_image_smaller_than_the_kernel_is_refused():
     with pytest.raises(ValueError, match=r"an image of 2x6 with padding \(0, 0\) is smaller than the kernel \(3, 3\)"):
         conv(jnp.zeros((1, 2, 6, 1)), jnp.zeros((3, 3, 1, 1)), stride=1, padding=(0, 0))
+
+
+@pytest.mark.parametrize("padding", [(2, 0), (0, 2), (-1, 0)])
+def test_padding_by_as_much_as_the_kernel_is_refused(padding):
+    with pytest.raises(ValueError, match="padding must be from 0 to one less than the kernel's taps"):
+        conv(jnp.zeros((1, 5, 6, 1)), jnp.zeros((2, 3, 1, 1)), stride=1, padding=padding)
 
 
 def test_leading_axes_are_a_batch(relative_error):

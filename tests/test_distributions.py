@@ -137,6 +137,16 @@ def test_the_mode_is_the_likeliest_pixel():
 
 @pytest.mark.parametrize("dist", DISTS, ids=str)
 @pytest.mark.parametrize("name", ["prob", "log_prob", "nll"])
+def test_a_target_of_fewer_axes_serves_all_components(dist, name):
+    """With as many components as channels."""
+    x, psi = _pixels(channels=3)
+    psis, function = jnp.stack([psi, 1 - psi, psi**2]), getattr(dist, name)
+    with jax.numpy_rank_promotion("allow"):
+        np.testing.assert_array_equal(function(x, psis), function(x[None], psis))
+
+
+@pytest.mark.parametrize("dist", DISTS, ids=str)
+@pytest.mark.parametrize("name", ["prob", "log_prob", "nll"])
 def test_broadcast_over_components_and_transforms(dist, name):
     x, psi = _pixels()
     function = getattr(dist, name)

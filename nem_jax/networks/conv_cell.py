@@ -112,8 +112,8 @@ class ConvRNNEMCell(nn.Module):
 
 def elu(x: jax.Array) -> jax.Array:
     """exp(x) - 1 below 0, in float32: near 0 `nn.elu` is more exact, by less than an addition rounds, and slower."""
-    # not jnp.where: a scan would keep an image of its zeros
-    negative = (x * (x <= 0).astype(x.dtype)).astype(at_least_float32(x.dtype))
+    # -x, where it is not used, and not 0, of which the compiled loop would read an image
+    negative = jnp.where(x > 0, -x, x).astype(at_least_float32(x.dtype))
     return jnp.where(x > 0, x, (jnp.exp(negative) - 1).astype(x.dtype))
 
 

@@ -69,7 +69,7 @@ def owned(path: Path, config: ConfigDict, provenance: dict[str, Any]) -> Iterato
     except OSError as error:
         raise _unwritable(path, error) from error
     with lock:
-        _take(lock, path)
+        _take(lock, fcntl.LOCK_EX, path)
         check_trainable(path, config)  # another process may have begun or finished a run meanwhile
         try:
             _record_start(path, config, provenance)
@@ -82,17 +82,22 @@ def check_free(path: Path) -> None:
     """No process holds `path` at this moment. (`owned` looks again.)
 
     Raises:
-        WorkdirError: one trains there.
+        WorkdirError: one does, or its lock cannot be read.
     """
-    if (path / LOCK).exists():
-        with (path / LOCK).open() as lock:
-            _take(lock, path)
-
-
-def _take(lock: IO[str], path: Path) -> None:
-    """Lock the open file of `path` until it is closed."""
+    if not (path / LOCK).exists():
+        return
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock = (path / LOCK).open()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    with lock:
+        _take(lock, fcntl.LOCK_SH, path)
+
+
+def _take(lock: IO[str], kind: int, path: Path) -> None:
+    """Lock the open file of `path` until it is closed: as its only process, or (shared) beside others that look."""
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise WorkdirError(f"another process is training in {path}") from error
     except OSError as error:  # a file system without locks
