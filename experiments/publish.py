@@ -3,6 +3,8 @@
     python -m experiments.publish --workdirs=runs/rnn_em_seed0,runs/rnn_em_seed1
     python -m experiments.publish --workdirs=runs/rnn_em_seed2 --join       # a third, on another machine perhaps
 
+A seed that is published already, and had a run of its own, is replaced by one of more epochs.
+
 The runs must differ in their seeds alone. One that went on from published weights, its own configuration's or another's
 of its experiment (`--config.training.init_from=flying_shapes_rnn_em_3_3`; where the weights stayed with their run, its
 directory), must be of one seed and one stage and is published by itself; its result tells of all these trainings.
@@ -25,7 +27,16 @@ from experiments import table
 from experiments.command_line import launch
 from experiments.lineage import as_named, earlier_training
 from experiments.recipe import config_module
-from experiments.record import Record, best_seed, joined, learning_curves, of_result, shared_by_seeds, weights_name
+from experiments.record import (
+    Record,
+    best_seed,
+    joined,
+    learning_curves,
+    of_result,
+    shared_by_seeds,
+    weights_name,
+    without_continued,
+)
 from experiments.shared_flags import define_mnist_dir
 from experiments.trained import evaluate_subject, load_subject
 from nem_jax.config.compare import to_json
@@ -103,7 +114,8 @@ def gather(workdirs: list[Path], root: Path, join: bool = False) -> list[Source]
     if not join:
         check_seeds(file, sum(len(source.record["seeds"]) for source in found))
         return found
-    return [Source(published(file), None), *found]
+    present = without_continued(published(file), [source.record for source in found])
+    return [*([Source(present, None)] if present["seeds"] else []), *found]
 
 
 def published(file: Path) -> Record:

@@ -66,6 +66,32 @@ def joined(records: list[Record]) -> Record:
     return {**first, **lists, "metrics": metrics}
 
 
+def without_continued(record: Record, later: list[Record]) -> Record:
+    """`record` without the seeds that `later` ones have trained for more epochs, and its `weights_sha256` None if those
+    were such a seed's.
+
+    Raises:
+        ValueError: one of them shared its run with other seeds.
+    """
+    epochs = {seed: count for other in later for seed, count in zip(other["seeds"], other["epochs"], strict=True)}
+    continued = [epochs.get(seed, 0) > count for seed, count in zip(record["seeds"], record["epochs"], strict=True)]
+    if not any(continued):
+        return record
+    if len(record["command"]) != len(record["seeds"]):
+        raise ValueError("a seed that was trained on was one of several of its run: publish all seeds anew")
+
+    def left(values: list[Any]) -> list[Any]:
+        return [value for value, leaves in zip(values, continued, strict=True) if not leaves]
+
+    best_left = continued[record["seeds"].index(best_seed(record))]
+    return {
+        **record,
+        **{name: left(record[name]) for name in (*OF_SEEDS, *OF_RUNS)},
+        "metrics": {name: {"per_seed": left(metric["per_seed"])} for name, metric in record["metrics"].items()},
+        "weights_sha256": None if best_left else record["weights_sha256"],
+    }
+
+
 def without_seeds(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration that a result of several runs is published with."""
     return {**portable(config), "seed": 0, "num_seeds": 1}

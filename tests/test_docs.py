@@ -133,7 +133,7 @@ def test_the_readmes_own_model_trains_and_its_trained_weights_load(tmp_path, mon
     run_blocks(names, "def cell(", "def objective(", "Training.of(")
     assert names["state"].best_params["encoder"].shape == (1, 784, 64)
     run_blocks(names, "summarise(evaluate(")
-    assert 0 < names["scores"]["ami_max_last"] < 1
+    assert -0.01 < names["scores"]["ami_max_last"] < 1  # of a few steps of training: by chance AMI is as often below 0
 
 
 def test_the_readmes_stages_are_set():

@@ -25,6 +25,7 @@ from experiments.record import (
     of_result,
     shared_by_seeds,
     weights_name,
+    without_continued,
     without_seeds,
 )
 from experiments.static_shapes.config import get_config
@@ -224,6 +225,30 @@ def test_a_seed_joins_those_that_are_published(two_runs, tmp_path):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     with pytest.raises(ValueError, match=r"different seeds, got \[0, 1, 1\]"):
         publish.publish(two_runs[1:], join=True, **one_by_one)
+
+
+def test_a_seed_that_was_trained_on_takes_its_own_place(two_runs, tmp_path):
+    """Alone or among others, whichever is best; not where its run had other seeds."""
+    cut = shutil.copytree(two_runs[0], tmp_path / "cut")
+    result = json.loads((cut / RESULT).read_text())
+    result["runs"][0]["epochs"] -= 1
+    result["runs"][0]["best_valid_loss"] += 1000
+    write_json(cut / RESULT, result)
+    expected = {"root": tmp_path / "at_once", "weights": tmp_path / "at_once"}
+    publish.publish(two_runs[::-1], **expected)
+    for name, steps in {"after": ([cut], two_runs[1:], two_runs[:1]), "alone": ([cut], two_runs[:1])}.items():
+        places = {"root": tmp_path / name, "weights": tmp_path / name}
+        for number, workdirs in enumerate(steps):
+            publish.publish(workdirs, join=number > 0, **places)
+        record = json.loads((tmp_path / name / "static_shapes/results/smoke.json").read_text())
+        assert record["seeds"] == ([1, 0] if name == "after" else [0])
+        if name == "after":
+            assert record == json.loads((tmp_path / "at_once" / "static_shapes/results/smoke.json").read_text())
+    left = without_continued(record, [{"seeds": [0], "epochs": [99]}])
+    assert (left["seeds"], left["weights_sha256"]) == ([], None)  # its weights are nobody's now
+    record["command"] = ["of both", *record["command"]]
+    with pytest.raises(ValueError, match="one of several of its run: publish all seeds anew"):
+        without_continued(record, [{"seeds": [0], "epochs": [99]}])
 
 
 def test_weights_that_the_record_does_not_tell_of_are_joined_by_no_seed(two_runs, tmp_path):
