@@ -134,6 +134,8 @@ def test_the_readmes_own_model_trains_and_its_trained_weights_load(tmp_path, mon
     assert names["state"].best_params["encoder"].shape == (1, 784, 64)
     run_blocks(names, "summarise(evaluate(")
     assert -0.01 < names["scores"]["ami_max_last"] < 1  # of a few steps of training: by chance AMI is as often below 0
+    assert all(jnp.isfinite(score) for score in names["scores"].values())
+    assert names["scores"]["total"] > 0
 
 
 def test_the_readmes_stages_are_set():
