@@ -1,6 +1,7 @@
 """What `experiments.benchmark` measures, on a small model; times themselves are not asserted."""
 
 import gzip
+import itertools
 import json
 
 import pytest
@@ -36,6 +37,14 @@ def test_a_step_is_timed_and_its_memory_grows_with_k(config):
     assert [line.split(":")[0] for line in told] == ["K = 2", "K = 8"]
     assert min(found["min_ms"]) > 0
     assert 2 < found["megabytes"][1] / found["megabytes"][0] < 6
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_peak_is_of_all_devices_at_once(use_devices, monkeypatch, count):
+    """By a clock of one second a look, each of three products, on every device, takes a third of one."""
+    use_devices(count)
+    monkeypatch.setattr(measure.time, "perf_counter", itertools.count().__next__)
+    assert measure._matmul_speed(8) == pytest.approx(count * 2 * 8**3 * 3)
 
 
 @pytest.fixture

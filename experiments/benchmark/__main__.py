@@ -25,7 +25,7 @@ from experiments.benchmark.measure import flop_per_example, growth, matmul_peak,
 from experiments.command_line import allow_only, launch
 from experiments.output import beside
 from experiments.static_shapes.config import get_config as static_shapes
-from nem_jax import charts
+from nem_jax import charts, devices
 
 PARTS = ("models", "growth", "remat", "seeds", "pytorch")
 
@@ -69,8 +69,8 @@ def measure() -> figure.Measured:
 
 
 def _measure_models() -> dict[str, Any]:
-    peak = matmul_peak()
-    print(f"matmul peak {peak / 1e9:.0f} GFLOP/s")
+    peak, num_devices = matmul_peak(), len(devices.available())
+    print(f"matmul peak {peak / 1e9:.0f} GFLOP/s, devices: {num_devices}")
     found = {}
     for name, config in models().items():
         step, flop = training_step(config), flop_per_example(config)
@@ -81,7 +81,7 @@ def _measure_models() -> dict[str, Any]:
             f"{flop / 1e6:.0f} MFLOP/example, {share:.0%} of peak, {step['megabytes']:.0f} MB, "
             f"compiled in {step['compile_seconds']:.1f} s"
         )
-    return {"matmul_peak": peak, "steps": found}
+    return {"matmul_peak": peak, "devices": num_devices, "steps": found}
 
 
 def _measure_remat() -> dict[str, Any]:
