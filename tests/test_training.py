@@ -21,9 +21,9 @@ from nem_jax.evaluation import examine
 from nem_jax.training import loop, step
 from nem_jax.training import run as training_run
 from nem_jax.training.checkpoint import Checkpoints
-from nem_jax.training.logs import METRICS, read_records, say
+from nem_jax.training.logs import METRICS, print_scores, read_records, say
 from nem_jax.training.loop import Training
-from nem_jax.training.run import print_scores, run
+from nem_jax.training.run import run
 from nem_jax.training.seeds import take_seed
 from nem_jax.training.stages import load_trained
 from nem_jax.training.state import create_state, draw_key, make_keys, update_best

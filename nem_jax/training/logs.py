@@ -21,6 +21,22 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
+def print_scores(scores: dict[str, float], label: str = "") -> None:
+    """The line that people look for: means over the scored steps, and AMI after the last where it differs."""
+    differs = scores["ami_max_last"] != scores["ami_max_mean"]
+    last = f", {scores['ami_max_last']:.4f} (max, last step)" if differs else ""
+    print(
+        f"{label}AMI {scores['ami_max_mean']:.4f} (max), {scores['ami_arithmetic_mean']:.4f} (arithmetic){last}   "
+        f"ARI {scores['ari_mean']:.4f}   confidence {scores['confidence_mean']:.4f}   loss {scores['total']:.2f}"
+    )
+
+
+def print_mean_std(mean: dict[str, float], std: dict[str, float], of: str) -> None:
+    """`print_scores` of what `mean_std` found `of` several."""
+    print_scores(mean, f"mean of {of}: ")
+    print_scores(std, "standard deviation: ")
+
+
 def read_records(directory: Path) -> list[dict[str, Any]]:
     """What metrics.jsonl in `directory` says of each epoch."""
     return [json.loads(line) for line in (directory / METRICS).read_text().splitlines()]

@@ -13,7 +13,7 @@ from nem_jax.config.compare import portable, to_json
 from nem_jax.devices import check_alike, fetch, is_main, on_main, together
 from nem_jax.evaluation import Examined, describe_protocol, evaluate, examine, mean_std, summarise
 from nem_jax.training.checkpoint import has_checkpoint
-from nem_jax.training.logs import say
+from nem_jax.training.logs import print_mean_std, print_scores, say
 from nem_jax.training.loop import Training, train
 from nem_jax.training.seeds import take_seed
 from nem_jax.training.stages import initial_params, stage_paths
@@ -196,19 +196,3 @@ def _describe_stage(training: Training, state: TrainState, index: int) -> dict[s
         "stopped_early": bool(training.stopped_early(state)[index]),
         **({"failed_at_step": int(state.failed_at[index])} if training.failed(state)[index] else {}),
     }
-
-
-def print_scores(scores: dict[str, float], label: str = "") -> None:
-    """The line that people look for: means over the scored steps, and AMI after the last where it differs."""
-    differs = scores["ami_max_last"] != scores["ami_max_mean"]
-    last = f", {scores['ami_max_last']:.4f} (max, last step)" if differs else ""
-    print(
-        f"{label}AMI {scores['ami_max_mean']:.4f} (max), {scores['ami_arithmetic_mean']:.4f} (arithmetic){last}   "
-        f"ARI {scores['ari_mean']:.4f}   confidence {scores['confidence_mean']:.4f}   loss {scores['total']:.2f}"
-    )
-
-
-def print_mean_std(mean: dict[str, float], std: dict[str, float], of: str) -> None:
-    """`print_scores` of what `mean_std` found `of` several."""
-    print_scores(mean, f"mean of {of}: ")
-    print_scores(std, "standard deviation: ")
