@@ -23,7 +23,7 @@ _DISTRIBUTED = flags.DEFINE_boolean(
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "where nobody starts them together: address:port of process 0")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "with --coordinator: how many there are", lower_bound=1)
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "with --coordinator: which this is, from 0", lower_bound=0)
-_TIMEOUT = flags.DEFINE_integer("timeout", 300, "with --coordinator: seconds to wait for the others", lower_bound=1)
+_TIMEOUT = flags.DEFINE_integer("timeout", 300, "of several processes: seconds to wait for the others", lower_bound=1)
 flags.mark_flag_as_required("config")
 
 
@@ -61,11 +61,13 @@ def _connect() -> None:
         ValueError: flags that do not go together; see `hosts`.
     """
     if _COORDINATOR.value is None:
-        unused = [f"--{flag.name}" for flag in (_NUM_PROCESSES, _PROCESS_ID, _TIMEOUT) if flag.present]
+        unused = [f"--{flag.name}" for flag in (_NUM_PROCESSES, _PROCESS_ID) if flag.present]
         if unused:
             raise ValueError(f"{', '.join(unused)}: given, but used only with --coordinator")
         if _DISTRIBUTED.value or (_DISTRIBUTED.value is None and hosts.launcher()):
-            hosts.connect_by_launcher()
+            hosts.connect_by_launcher(_TIMEOUT.value)
+        elif _TIMEOUT.present:
+            raise ValueError("--timeout is given, but this process is alone: nothing waits")
         return
     if _DISTRIBUTED.value is False:
         raise ValueError("--coordinator is given, but --nodistributed makes this process one alone")

@@ -18,30 +18,49 @@ _TPU_DEVICES = ("/dev/accel0", "/dev/vfio/0")
 
 
 def launcher(environ: Mapping[str, str] = os.environ) -> str | None:
-    """What can tell JAX of the other processes: Slurm, Kubernetes or a TPU host; None: this one is alone."""
+    """What can tell JAX of the other processes: Slurm, Kubernetes or a TPU host; None: this one is alone.
+
+    Raises:
+        ValueError: it is one of a Kubernetes job's, and would train alone for want of a package.
+    """
     if int(environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         return "Slurm"
-    if "KUBERNETES_SERVICE_HOST" in environ and "JOB_COMPLETION_INDEX" in environ and find_spec("kubernetes"):
+    if "KUBERNETES_SERVICE_HOST" in environ and "JOB_COMPLETION_INDEX" in environ:
+        if not find_spec("kubernetes"):
+            raise ValueError(
+                "this is a process of an indexed Kubernetes job, and JAX needs Python's package kubernetes to find the "
+                "others: install it, or give --nodistributed if there are none"
+            )
         return "Kubernetes"
     if find_spec("libtpu") and any(Path(device).exists() for device in _TPU_DEVICES):
         return "TPU"
     return None
 
 
-def connect_by_launcher(environ: Mapping[str, str] = os.environ) -> None:
-    """Join the other processes that `launcher` started.
+def connect_by_launcher(timeout: int, environ: Mapping[str, str] = os.environ) -> None:
+    """Join the other processes that `launcher` started, and wait for them for at most `timeout` seconds.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or JAX does not find the others. (Where it finds them, but one stays away, it aborts
+            the process.)
     """
-    if launcher(environ) is None:
+    name = launcher(environ)
+    if name is None:
         raise ValueError(
-            "--distributed: neither Slurm, nor Kubernetes (with Python's package of that name), nor a TPU host started "
-            "this process among others: give --coordinator, --num_processes and --process_id"
+            "--distributed: neither Slurm, nor Kubernetes, nor a TPU host started this process among others: give "
+            "--coordinator, --num_processes and --process_id"
         )
     one_a_node = re.fullmatch(r"1\(x\d+\)", environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
     # Under Slurm JAX gives each process one device; [] gives one that is alone on its node all that are there.
-    jax.distributed.initialize(local_device_ids=[] if one_a_node else None)
+    device_ids: list[int] | None = [] if one_a_node else None
+    try:
+        jax.distributed.initialize(local_device_ids=device_ids, initialization_timeout=timeout)
+    except (ValueError, RuntimeError, OSError) as error:
+        reason = (str(error) or repr(error)).splitlines()[0]
+        raise ValueError(
+            f"JAX cannot find the other processes that {name} seems to have started ({reason}): give --nodistributed "
+            "if there are none, else --coordinator, --num_processes and --process_id"
+        ) from error
 
 
 def connect(coordinator: str, num_processes: int, process_id: int, timeout: int) -> None:

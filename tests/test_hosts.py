@@ -170,6 +170,9 @@ def test_wrong_addresses_and_numbers_are_refused(connected, arguments, sentence)
     assert not connected
 
 
+INDEXED_JOB = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}
+
+
 @pytest.mark.parametrize(
     ("environ", "name"),
     [
@@ -177,12 +180,24 @@ def test_wrong_addresses_and_numbers_are_refused(connected, arguments, sentence)
         ({"SLURM_STEP_NUM_TASKS": "1"}, None),
         ({"SLURM_STEP_NUM_TASKS": "2"}, "Slurm"),
         ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, None),
-        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, "Kubernetes"),
+        (INDEXED_JOB, "Kubernetes"),
     ],
 )
 def test_who_started_several_processes(monkeypatch, environ, name):
     monkeypatch.setattr(hosts, "find_spec", lambda module: module == "kubernetes")
     assert hosts.launcher(environ) == name
+
+
+def test_one_of_a_kubernetes_job_does_not_train_alone_for_want_of_a_package(monkeypatch):
+    monkeypatch.setattr(hosts, "find_spec", lambda module: None)
+    with pytest.raises(ValueError, match="needs Python's package kubernetes to find the others: install it"):
+        hosts.launcher(INDEXED_JOB)
+
+
+def test_others_that_jax_does_not_find_are_told_of():
+    """A TPU without its metadata server, say, or Slurm's variables outside of Slurm, as here."""
+    with pytest.raises(ValueError, match=r"that Slurm seems to have started \(.+\): give --nodistributed if there"):
+        hosts.connect_by_launcher(1, {"SLURM_STEP_NUM_TASKS": "2"})
 
 
 def test_a_tpu_host_is_known_by_its_library_and_its_devices(monkeypatch, tmp_path):
@@ -196,9 +211,10 @@ def test_a_tpu_host_is_known_by_its_library_and_its_devices(monkeypatch, tmp_pat
 def test_distributed_needs_somebody_who_started_the_others(monkeypatch, connected):
     monkeypatch.setattr(hosts, "find_spec", lambda module: None)
     with pytest.raises(ValueError, match="give --coordinator, --num_processes and --process_id"):
-        hosts.connect_by_launcher({})
+        hosts.connect_by_launcher(7, {})
     slurm = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_TASKS_PER_NODE": "2(x2)"}
-    hosts.connect_by_launcher(slurm)
-    hosts.connect_by_launcher({**slurm, "SLURM_STEP_TASKS_PER_NODE": "1(x4)"})
-    hosts.connect_by_launcher({**slurm, "SLURM_STEP_TASKS_PER_NODE": "1(x2),2"})
+    hosts.connect_by_launcher(7, slurm)
+    hosts.connect_by_launcher(7, {**slurm, "SLURM_STEP_TASKS_PER_NODE": "1(x4)"})
+    hosts.connect_by_launcher(7, {**slurm, "SLURM_STEP_TASKS_PER_NODE": "1(x2),2"})
     assert [kwargs["local_device_ids"] for _, kwargs in connected] == [None, [], None]
+    assert {kwargs["initialization_timeout"] for _, kwargs in connected} == {7}

@@ -152,7 +152,8 @@ def test_the_weights_are_scored_again_with_other_k_and_t(finished, launch, tmp_p
         (["--nope=1"], "Unknown command line flag 'nope'"),
         (["smoke"], "'smoke' is no flag"),
         (["--config.model.k=3"], "--config.model.k=3: model has no field 'k', only "),
-        (["--process_id=1", "--timeout=9"], "--process_id, --timeout: given, but used only with --coordinator"),
+        (["--process_id=1", "--timeout=9"], "--process_id: given, but used only with --coordinator"),
+        (["--timeout=9"], "--timeout is given, but this process is alone: nothing waits"),
         (["--coordinator=10.0.0.1:1", "--process_id=1"], "--coordinator needs --num_processes and --process_id"),
         (["--config.stages=({},"], "--config.stages=({},: Error while parsing string"),
         (["--nodistributed", "--coordinator=10.0.0.1:1"], "--coordinator is given, but --nodistributed"),
@@ -173,13 +174,13 @@ def test_bad_flags_are_one_sentence_and_leave_nothing(launch, tmp_path, argument
 def test_several_processes_are_joined_if_asked_or_known(monkeypatch, automatic, given, joins):
     joined = []
     monkeypatch.setattr(hosts, "launcher", lambda: automatic)
-    monkeypatch.setattr(hosts, "connect_by_launcher", lambda: joined.append(True))
+    monkeypatch.setattr(hosts, "connect_by_launcher", joined.append)
     for flag, value in {"_DISTRIBUTED": given, "_COORDINATOR": None}.items():
         monkeypatch.setattr(launcher, flag, SimpleNamespace(value=value))
     for flag in ("_NUM_PROCESSES", "_PROCESS_ID", "_TIMEOUT"):
-        monkeypatch.setattr(launcher, flag, SimpleNamespace(present=0))
+        monkeypatch.setattr(launcher, flag, SimpleNamespace(present=0, value=300))
     launcher._connect()
-    assert joined == [True] * joins
+    assert joined == [300] * joins
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,6 +93,14 @@ def test_a_finished_run_is_refused(tmp_path):
 def test_a_directory_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     refused(tmp_path, get_config("smoke"), "exists and holds no run")
+
+
+@pytest.mark.parametrize("address", ["gs://bucket/run", "s3://bucket", "file:///run"])
+def test_a_bucket_is_no_directory(tmp_path, monkeypatch, address):
+    """To pathlib it is one, under the current directory."""
+    monkeypatch.chdir(tmp_path)
+    refused(Path(address), get_config("smoke"), "workdir must be a directory of this machine, maybe a mounted one")
+    assert not contents(tmp_path)
 
 
 def test_a_file_is_refused(tmp_path):

@@ -38,9 +38,10 @@ def training_step(config: ConfigDict) -> dict[str, float]:
         indices = np.arange(num_steps * batch_size).reshape(1, num_steps, batch_size) % config.data.num_training
         return loop.step_arguments(training, state, np.repeat(indices, num_seeds, axis=0), active)
 
-    start = time.perf_counter()
     state = loop.create(training)
-    compiled = train_steps.jitted.lower(*arguments(state, 1)).compile()
+    given = arguments(state, 1)
+    start = time.perf_counter()
+    compiled = train_steps.jitted.lower(*given).compile()
     compile_seconds = time.perf_counter() - start
 
     def turn(num_steps: int) -> float:

@@ -10,6 +10,8 @@ import contextlib
 import fcntl
 import json
 import os
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -23,6 +25,9 @@ WEIGHTS, OVERVIEW = "weights.safetensors", "overview.png"
 INITIAL_WEIGHTS = "initial_weights.json"
 
 
+_LOOKS = (0.05, 0.2, 0.0)
+"""Seconds after each look at a lock that is held: by another start's `check_free`, only for a moment."""
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _BEFORE_CONFIG = {LOCK, PROVENANCE, f".{PROVENANCE}.tmp", f".{CONFIG}.tmp"}
 
 
@@ -96,12 +101,14 @@ def check_free(path: Path) -> None:
 
 def _take(lock: IO[str], kind: int, path: Path) -> None:
     """Lock the open file of `path` until it is closed: as its only process, or (shared) beside others that look."""
-    try:
-        fcntl.flock(lock, kind | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise WorkdirError(f"another process is training in {path}") from error
-    except OSError as error:  # a file system without locks
-        raise WorkdirError(f"workdir {path} cannot be locked: {error.strerror}") from error
+    for pause in _LOOKS:
+        try:
+            return fcntl.flock(lock, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(pause)
+        except OSError as error:  # a file system without locks
+            raise WorkdirError(f"workdir {path} cannot be locked: {error.strerror}") from error
+    raise WorkdirError(f"another process is training in {path}")
 
 
 def check_trainable(path: Path, config: ConfigDict) -> None:
@@ -135,6 +142,8 @@ def check_usable(path: Path, config: ConfigDict) -> None:
     Raises:
         WorkdirError: it does not.
     """
+    if _URL.match(str(path)):  # to pathlib a directory called gs: lies here
+        raise WorkdirError(f"workdir must be a directory of this machine, maybe a mounted one, got the address {path}")
     if (path / CONFIG).exists():
         check_same(path, config)
     elif path.exists() and (not path.is_dir() or any(f.name not in _BEFORE_CONFIG for f in path.iterdir())):
