@@ -35,12 +35,12 @@ def tiny(get_config=static_shapes, num_seeds=1, **training):
     config.num_seeds = num_seeds
     config.data.num_training, config.data.num_validation, config.data.num_test = 96, 30, 20
     config.model.hidden_size = 8
-    config.training.update({"batch_size": BATCH_SIZE, "log_interval": NUM_STEPS, **training})
+    config.training.update({"batch_size": BATCH_SIZE, "log_interval": 4, **training})
     return build_experiment(config)
 
 
 class Steps(NamedTuple):
-    """`NUM_STEPS` of training as one compiled program, and what came of it."""
+    """`NUM_STEPS` of training, one compiled step after the other, and what came of them."""
 
     program: str
     """HLO of one device."""
@@ -48,6 +48,7 @@ class Steps(NamedTuple):
     """Of one device, loops counted once."""
     state: TrainState
     loss: np.ndarray
+    """Of each step and seed."""
 
 
 def steps_of(experiment):
@@ -55,10 +56,14 @@ def steps_of(experiment):
     num_seeds = len(experiment.seeds)
     indices = np.arange(NUM_STEPS * BATCH_SIZE).reshape(1, NUM_STEPS, BATCH_SIZE) % 96
     batches, active = np.repeat(indices, num_seeds, axis=0), np.full(num_seeds, fill_value=True)
-    arguments = loop.step_arguments(training, loop.create(training), batches, active)
-    compiled = train_steps.jitted.lower(*arguments).compile()
-    state, progress = jax.device_get(compiled(*arguments[1:]))
-    return Steps(compiled.as_text(), compiled.cost_analysis()["flops"], state, progress.loss.total)
+    state, compiled, losses = loop.create(training), None, []
+    for batch in np.split(batches, NUM_STEPS, axis=1):
+        arguments = loop.step_arguments(training, state, batch, active)
+        compiled = compiled or train_steps.jitted.lower(*arguments).compile()
+        state, progress = compiled(*arguments[1:])
+        losses.append(jax.device_get(progress.loss.total))
+    assert compiled is not None
+    return Steps(compiled.as_text(), compiled.cost_analysis()["flops"], jax.device_get(state), np.array(losses))
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +73,13 @@ def alone():
 
 
 @pytest.mark.parametrize(
-    ("count", "mapping", "mesh"), [(2, "sequence", (2, 1)), (4, "vmap", (2, 2)), (8, "sequence", (2, 4))]
+    ("count", "mapping", "mesh"),
+    [(2, "sequence", (2, 1)), (4, "vmap", (2, 2)), (8, "sequence", (2, 4)), (4, "vmap", (1, 4))],
 )
 def test_the_numbers_do_not_depend_on_the_devices(alone, use_devices, count, mapping, mesh):
+    """Of any step: seeds with devices of their own, or two on each."""
     use_devices(count)
-    experiment = tiny(num_seeds=2, seed_mapping=mapping)
+    experiment = tiny(num_seeds=2, seed_mapping=mapping, seed_devices=mesh[0])
     assert Training.of(experiment).mesh.devices.shape == mesh
     shared = steps_of(experiment)
     np.testing.assert_allclose(shared.loss, alone.loss, rtol=1e-5)

@@ -94,3 +94,19 @@ def test_two_processes_resume_after_kill_9_of_one(begin_two, whole, tmp_path):
             np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5)
     (ours,), (theirs,) = runs_of(run), runs_of(whole)
     np.testing.assert_allclose(ours["scores"]["total"], theirs["scores"]["total"], rtol=1e-5)
+
+
+def test_seeds_of_different_processes_have_the_numbers_of_one(launch, begin_two, tmp_path):
+    """Each process has a seed to itself, of which the other sees the result alone; process 0 writes of both."""
+    command = (*COMMAND, "--config.num_seeds=2", "--config.training.max_epochs=2")
+    one = launch(*command, f"--workdir={tmp_path / 'one'}")
+    assert one.returncode == 0, one.stderr
+    with begin_two(*command, f"--workdir={tmp_path / 'two'}") as commands:
+        done = [command.end(timeout=200) for command in commands]
+    assert [process.returncode for process in done] == [0, 0], done
+    for ours, theirs in zip(runs_of(tmp_path / "two"), runs_of(tmp_path / "one"), strict=True):
+        assert ours["seed"] == theirs["seed"]
+        np.testing.assert_allclose(ours["best_valid_loss"], theirs["best_valid_loss"], rtol=1e-5)
+        np.testing.assert_allclose(ours["scores"]["total"], theirs["scores"]["total"], rtol=1e-5)
+        np.testing.assert_allclose(ours["scores"]["ami_max_mean"], theirs["scores"]["ami_max_mean"], atol=0.01)
+    assert {file.name for file in (tmp_path / "two").iterdir()} == {file.name for file in (tmp_path / "one").iterdir()}

@@ -51,6 +51,10 @@ STANDARD_LIBRARY = {
     "operator", "os", "pathlib", "types", "typing", "warnings", "zlib",
 }  # fmt: skip
 FORBIDDEN_IN_CORE = {"absl", "logging", "ml_collections", "os", "pathlib"}
+OF_DEVICES = {
+    "sharding", "shard_map", "psum", "pmean", "all_gather", "axis_index", "axis_size", "devices", "device_count",
+    "device_put", "process_index", "process_count", "make_mesh",
+}  # fmt: skip
 DRAWERS = {"utils", "util", "common", "helpers", "misc"}
 MAX_LINES, MAX_BODY, MAX_PARAMETERS = 300, 50, 8
 
@@ -144,6 +148,13 @@ def test_the_core_knows_no_framework_flags_logs_or_files(path):
     _, others = _imports(path)
     assert not others & FORBIDDEN_IN_CORE
     assert others - STANDARD_LIBRARY <= CORE_LIBRARIES
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if LAYERS.get(_part(path), 9) <= 3], ids=_ids)
+def test_the_core_knows_no_devices(path):
+    names = {getattr(node, "attr", getattr(node, "id", None)) for node in ast.walk(_tree(path))}
+    imported = {name.name for node in ast.walk(_tree(path)) if isinstance(node, ast.ImportFrom) for name in node.names}
+    assert not (names | imported) & OF_DEVICES
 
 
 def test_the_core_changes_no_global_setting():
