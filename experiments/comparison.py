@@ -18,7 +18,7 @@ from experiments.shared_flags import define_directory, define_test_data
 from experiments.trained import Subject, describe_subject, evaluate_subject, load_subject, with_weights
 from nem_jax import charts, provenance
 from nem_jax.evaluation import mean_std, summarise
-from nem_jax.training.workdir import write_json
+from nem_jax.files import read_json, write_json
 
 _DIRECTORY, _TEST_DATA = define_directory(), define_test_data()
 
@@ -56,7 +56,7 @@ class Scored:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._entries = json.loads(file.read_text()) if file.exists() else []
+        self._entries = read_json(file) if file.exists() else []
         self._code = {name: value for name, value in provenance.record().items() if name != "command"}
 
     def scores(self, subject: Subject) -> dict[str, float]:

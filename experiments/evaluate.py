@@ -17,8 +17,8 @@ from experiments.trained import describe_subject, evaluate_subject, without_nois
 from nem_jax import provenance
 from nem_jax.data.split import SPLITS
 from nem_jax.evaluation import mean_std, summarise
+from nem_jax.files import write_json
 from nem_jax.training.logs import print_mean_std, print_scores
-from nem_jax.training.workdir import write_json
 
 _NUM_TEST = define_num_test()
 _SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "which examples")

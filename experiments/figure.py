@@ -4,7 +4,6 @@ They lie beside each other under one name; a figure is drawn again from the file
 gives a record and a dictionary of arrays, whoever draws gets them back from the files.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from absl import flags
 from experiments.command_line import allow_only
 from experiments.output import OUTPUT, beside, make_room
 from nem_jax import provenance
-from nem_jax.training.workdir import write_json
+from nem_jax.files import read_json, write_json
 
 _REDRAW = flags.DEFINE_boolean("redraw", False, "compute nothing: draw again from the files that are there")
 
@@ -70,7 +69,7 @@ def produce(
         if has_arrays:
             np.savez_compressed(arrays_file, **arrays)
         write_json(file, {**record, **provenance.record()})
-    record = json.loads(file.read_text())
+    record = read_json(file)
     arrays = dict(np.load(arrays_file)) if has_arrays else {}
     draw(record, arrays, path)
     print(f"numbers: {file}")

@@ -1,10 +1,10 @@
 """A run that goes on from published weights, and their training before it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from experiments.record import OF_RUNS, Record
+from nem_jax.files import read_json
 
 EARLIER = ("seeds", "epochs", "best_epoch", "learning_curves", *OF_RUNS, "weights_sha256")
 """What a result keeps of the published one with whose weights its run began, beside its configuration's name."""
@@ -25,7 +25,7 @@ def earlier_training(result: dict[str, Any], published: Path) -> list[dict[str, 
         raise ValueError("a run that goes on from published weights must be of one seed and one stage to be published")
     begun_with = result.get("initial_weights", {}).get("weights_sha256")
     for file in sorted(published.glob("*.json")):
-        trained = _trainings(json.loads(file.read_text()))
+        trained = _trainings(read_json(file))
         hashes = [one["weights_sha256"] for one in trained]
         if begun_with not in hashes:
             continue

@@ -12,8 +12,9 @@ from experiments.lineage import as_named
 from experiments.recipe import config_module
 from experiments.record import shared_by_seeds, weights_name
 from nem_jax.config.compare import differences, to_json
+from nem_jax.files import read_json
 from nem_jax.pretrained import pretrained_names
-from nem_jax.training.workdir import CONFIG, RESULT, read_json, read_result
+from nem_jax.training.workdir import CONFIG, RESULT, read_result
 
 TRAINING = ("seed", "epochs", "best_epoch", "stopped_early", "failed_at_step")
 

@@ -14,7 +14,6 @@ the best validation loss as nem_jax/pretrained/<experiment>_<name>.safetensors, 
 experiment's `WITHOUT_WEIGHTS`, and the table in experiments/README.md.
 """
 
-import json
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -41,8 +40,9 @@ from experiments.shared_flags import define_mnist_dir
 from experiments.trained import evaluate_subject, load_subject
 from nem_jax.config.compare import to_json
 from nem_jax.evaluation import summarise
+from nem_jax.files import read_json, write_json
 from nem_jax.pretrained import DIRECTORY
-from nem_jax.training.workdir import OVERVIEW, WEIGHTS, read_result, write_json
+from nem_jax.training.workdir import OVERVIEW, WEIGHTS, read_result
 from nem_jax.types import Params
 from nem_jax.weights import read_weights, weights_sha256, write_weights
 
@@ -77,7 +77,7 @@ def check_seeds(file: Path, seeds: int) -> None:
     Raises:
         ValueError: it has more.
     """
-    if file.exists() and len(json.loads(file.read_text())["seeds"]) > seeds:
+    if file.exists() and len(read_json(file)["seeds"]) > seeds:
         raise ValueError(f"{file} has more seeds than the {seeds} given: add to it by --join, or remove it first")
 
 
@@ -126,7 +126,7 @@ def published(file: Path) -> Record:
     """
     if not file.exists():
         raise ValueError(f"--join: there is no {file}")
-    record = json.loads(file.read_text())
+    record = read_json(file)
     if record.get("earlier_training"):
         raise ValueError(f"--join: the training of {file} went on from published weights: no other seed has its like")
     return record

@@ -4,7 +4,6 @@ python -m experiments.table           # write it
 python -m experiments.table --check   # fail if it is not what the files say
 """
 
-import json
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from absl import flags
 
 from experiments.command_line import launch
-from nem_jax.training.workdir import replace_text
+from nem_jax.files import read_json, replace_text
 
 HERE = Path(__file__).parent
 README = HERE / "README.md"
@@ -36,7 +35,7 @@ def generate() -> str:
         ValueError: it lacks the lines around the table.
     """
     files = sorted(HERE.glob("*/results/*.json"))
-    records = [json.loads(file.read_text()) for file in files]
+    records = [read_json(file) for file in files]
     names = [file.relative_to(HERE).as_posix() for file in files]
     text = README.read_text()
     before, _, rest = text.partition(BEGIN)

@@ -1,6 +1,5 @@
 """Trained weights that come with the package: `load_pretrained(name)`."""
 
-import json
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +7,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from nem_jax.config import build_experiment
+from nem_jax.files import read_json
 from nem_jax.model import NEM
 from nem_jax.types import Params
 from nem_jax.weights import read_weights
@@ -37,5 +37,5 @@ def load_pretrained(name: str) -> Trained:
     """
     if name not in pretrained_names():
         raise ValueError(f"pretrained must be one of {', '.join(pretrained_names()) or '(none)'}, got {name!r}")
-    config = ConfigDict(json.loads((DIRECTORY / f"{name}.json").read_text()))
+    config = ConfigDict(read_json(DIRECTORY / f"{name}.json"))
     return Trained(build_experiment(config).model, read_weights(DIRECTORY / f"{name}.safetensors"), config)

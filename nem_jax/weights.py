@@ -1,7 +1,6 @@
 """Weights as files: nested arrays in safetensors, with names like `rnn/kernel`."""
 
 import hashlib
-import os
 from pathlib import Path
 
 import jax
@@ -10,14 +9,13 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from nem_jax.files import replace_bytes
 from nem_jax.types import Params
 
 
 def write_weights(path: Path, params: Params) -> None:
-    """Write nested weights atomically: a kill leaves the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(_serialise(params))
-    os.replace(temporary, path)
+    """Write nested weights, atomically."""
+    replace_bytes(path, _serialise(params))
 
 
 def read_weights(path: Path) -> Params:

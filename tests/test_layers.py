@@ -23,14 +23,15 @@ LAYERS = {
     "model": 3,
     "rollouts": 3,
     "config": 4,
+    "files": 4,
     "compilation": 4,
     "devices": 4,
     "hosts": 4,
     "evaluation": 5,
-    "weights": 4,
     "provenance": 4,
-    "training": 6,
-    "pretrained": 5,
+    "weights": 5,
+    "pretrained": 6,
+    "training": 7,
 }
 """A module imports lower layers; a package counts as one and imports itself."""
 

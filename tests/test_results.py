@@ -34,10 +34,11 @@ from nem_jax import plots
 from nem_jax.config import build_experiment
 from nem_jax.config.compare import to_json
 from nem_jax.evaluation import describe_protocol, evaluate
+from nem_jax.files import write_json
 from nem_jax.pretrained import DIRECTORY, load_pretrained, pretrained_names
 from nem_jax.training.logs import METRICS
 from nem_jax.training.run import run
-from nem_jax.training.workdir import OVERVIEW, RESULT, WEIGHTS, write_json
+from nem_jax.training.workdir import OVERVIEW, RESULT, WEIGHTS
 from nem_jax.weights import read_weights, weights_sha256, write_weights
 
 pytestmark = pytest.mark.compiled_quickly

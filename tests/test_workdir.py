@@ -12,10 +12,11 @@ from tensorboardX.proto.event_pb2 import Event
 
 from experiments.static_shapes.config import get_config
 from nem_jax import provenance
+from nem_jax.files import write_json
 from nem_jax.training import logs, workdir
 from nem_jax.training.loop import Training
 from nem_jax.training.run import run
-from nem_jax.training.workdir import CONFIG, PROVENANCE, RESULT, WorkdirError, owned, write_json
+from nem_jax.training.workdir import CONFIG, PROVENANCE, RESULT, WorkdirError, owned
 
 FIRST, LATER = {"git_revision": "first"}, {"git_revision": "later"}
 
@@ -119,7 +120,7 @@ def test_a_broken_configuration_is_refused(tmp_path, text, what):
 def test_a_run_that_has_lost_its_provenance_says_so(tmp_path):
     open_workdir(tmp_path, get_config("smoke"))
     (tmp_path / PROVENANCE).unlink()
-    with pytest.raises(WorkdirError, match=rf"{PROVENANCE} holds no JSON that can be read: .*No such file"):
+    with pytest.raises(ValueError, match=rf"{PROVENANCE} holds no JSON that can be read: .*No such file"):
         open_workdir(tmp_path, get_config("smoke"))
 
 

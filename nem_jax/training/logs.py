@@ -1,7 +1,6 @@
 """What a run tells: metrics.jsonl, TensorBoard events, the console. All cut back to the checkpoint on resuming."""
 
 import json
-import os
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
+
+from nem_jax.files import replace_text
 
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 
@@ -100,7 +101,5 @@ def _cut(file: Path, step: int) -> list[dict[str, Any]]:
         if record["step"] > step:
             break
         records.append(record)
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text("".join(json.dumps(record) + "\n" for record in records))
-    os.replace(temporary, file)
+    replace_text(file, "".join(json.dumps(record) + "\n" for record in records))
     return records

@@ -12,6 +12,7 @@ from nem_jax.config import Experiment, build_stages
 from nem_jax.config.compare import portable, to_json
 from nem_jax.devices import check_alike, fetch, is_main, on_main, together
 from nem_jax.evaluation import Examined, describe_protocol, evaluate, examine, mean_std, summarise
+from nem_jax.files import read_json, write_json
 from nem_jax.training.checkpoint import has_checkpoint
 from nem_jax.training.logs import print_mean_std, print_scores, say
 from nem_jax.training.loop import Training, train
@@ -28,10 +29,8 @@ from nem_jax.training.workdir import (
     check_trainable,
     check_usable,
     owned,
-    read_json,
     read_provenance,
     read_result,
-    write_json,
 )
 from nem_jax.types import Params
 from nem_jax.weights import weights_sha256, write_weights

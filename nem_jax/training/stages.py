@@ -12,11 +12,12 @@ from ml_collections import ConfigDict
 
 from nem_jax.config import Experiment, build_stages
 from nem_jax.devices import together
+from nem_jax.files import read_json
 from nem_jax.pretrained import Trained, load_pretrained, pretrained_names
 from nem_jax.training.checkpoint import has_checkpoint
 from nem_jax.training.loop import restore_best
 from nem_jax.training.seeds import take_seed
-from nem_jax.training.workdir import CONFIG, read_json
+from nem_jax.training.workdir import CONFIG
 from nem_jax.types import Params
 
 

@@ -8,8 +8,6 @@ written. result.json has the configuration of the last start.
 
 import contextlib
 import fcntl
-import json
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ from typing import IO, Any
 from ml_collections import ConfigDict
 
 from nem_jax.config.compare import comparable, differences, to_json
+from nem_jax.files import read_json, temporary_name, write_json
 
 CONFIG, PROVENANCE, RESULT, LOCK = "config.json", "provenance.json", "result.json", "lock"
 WEIGHTS, OVERVIEW = "weights.safetensors", "overview.png"
@@ -28,35 +27,11 @@ INITIAL_WEIGHTS = "initial_weights.json"
 _LOOKS = (0.05, 0.2, 0.0)
 """Seconds after each look at a lock that is held: by another start's `check_free`, only for a moment."""
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-_BEFORE_CONFIG = {LOCK, PROVENANCE, f".{PROVENANCE}.tmp", f".{CONFIG}.tmp"}
+_BEFORE_CONFIG = {LOCK, PROVENANCE, temporary_name(PROVENANCE), temporary_name(CONFIG)}
 
 
 class WorkdirError(ValueError):
     """The directory cannot be used for this run; no file of a run in it was changed."""
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write atomically: a kill leaves the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """`replace_text` by JSON."""
-    replace_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """What `write_json` wrote.
-
-    Raises:
-        WorkdirError: it cannot be read, or is no JSON.
-    """
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise WorkdirError(f"{path} holds no JSON that can be read: {error}") from error
 
 
 @contextlib.contextmanager
@@ -66,6 +41,7 @@ def owned(path: Path, config: ConfigDict, provenance: dict[str, Any]) -> Iterato
     Raises:
         WorkdirError: it holds a finished run, a run of another configuration, anything that is no run, or it
             cannot be written, or another process trains in it.
+        ValueError: its provenance.json is damaged.
     """
     check_trainable(path, config)  # before so much as a lock is written
     try:
@@ -158,6 +134,8 @@ def check_same(path: Path, config: ConfigDict) -> None:
     """
     try:
         present = comparable(read_json(path / CONFIG))
+    except ValueError as error:
+        raise WorkdirError(str(error)) from error
     except (TypeError, KeyError, AttributeError) as error:
         raise WorkdirError(f"{path / CONFIG} holds no configuration: {error}") from error
     different = differences(present, comparable(to_json(config)))
@@ -169,7 +147,7 @@ def read_result(path: Path) -> dict[str, Any]:
     """The result of the finished run in `path`.
 
     Raises:
-        WorkdirError: there is none, or one of another version, or it was ended before its last stage.
+        ValueError: there is none, or one of another version, or it was ended before its last stage, or it is damaged.
     """
     if not (path / RESULT).exists():
         raise WorkdirError(f"workdir {path} holds no finished run")
