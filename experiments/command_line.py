@@ -4,11 +4,13 @@ import contextlib
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 
 import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
+from nem_jax import errors
 from nem_jax.config.fields import default_config
 
 _COMPILATION_CACHE = flags.DEFINE_string(
@@ -21,13 +23,16 @@ def one_sentence() -> Iterator[None]:
     """Bad input ends the process with status 1 and the error's own sentence; the traceback is shown with --v=1."""
     try:
         yield
-    except (ValueError, OSError, FloatingPointError) as error:
+    except Exception as error:
+        sentence = errors.sentence(error)
+        if sentence is None:
+            raise
         logging.vlog(1, "%s", error, exc_info=True)
-        sys.exit(f"error: {' '.join(str(error).split())}")  # libraries spread theirs over lines
+        sys.exit(f"error: {sentence}")
 
 
 def launch(main: Callable[[], object]) -> None:
-    """Parse the flags and call `main`, both under `one_sentence`."""
+    """Parse the flags and call `main`: whatever is wrong with either is said in one sentence."""
 
     def guarded(argv: list[str]) -> None:
         if not flags.FLAGS["v"].present:
@@ -65,6 +70,10 @@ def _list_in_help() -> None:
 
 
 def _parse(argv: list[str]) -> list[str]:
+    argv = [_with_home(arg) for arg in argv]
+    misnamed = _no_config(argv)
+    if misnamed is not None:
+        sys.exit(f"error: {misnamed}")
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
@@ -72,11 +81,29 @@ def _parse(argv: list[str]) -> list[str]:
         sys.exit(f"error: {message.removeprefix('ValueError: ')}")
     except OSError as error:
         sys.exit(f"error: {error}")
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         unknown = _unknown_field(argv)
+        if unknown is None and "no attribute 'get_config'" in str(error):
+            unknown = f"--config: {error}"
         if unknown is None:  # the config file's own fault
             raise
         sys.exit(f"error: {unknown}")
+
+
+def _with_home(arg: str) -> str:
+    """A shell leaves the tilde of --workdir=~/runs alone."""
+    return re.sub(r"(?<=[=,])~(?=/)", str(Path.home()), arg) if arg.startswith("-") else arg
+
+
+def _no_config(argv: list[str]) -> str | None:
+    """What is wrong with a --config that is no file, or with one of its stages."""
+    for arg in argv[1:]:
+        found = re.fullmatch(r"--?config=([^:]*)(:.*)?", arg)
+        if found and not (found[1].endswith(".py") and Path(found[1]).is_file()):
+            return f"--config must be a file and a name in it, as experiments/static_shapes/config.py:smoke, got {arg}"
+        if re.match(r"--?config\.stages\[", arg):
+            return f"{arg}: stages are set as a whole, --config.stages=(...)"
+    return None
 
 
 def _unknown_field(argv: list[str]) -> str | None:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import jax
 
+from nem_jax import errors
+
 _GO, _ANSWER_SECONDS = b"go", 10
 _TPU_DEVICES = ("/dev/accel0", "/dev/vfio/0")
 
@@ -114,9 +116,8 @@ def ending_together() -> Iterator[None]:
 
 def _report(error: Exception) -> None:
     """In one sentence, where the error has one; a lost connection looks like any failure of a device."""
-    if isinstance(error, ValueError | OSError | FloatingPointError):
-        sentence = " ".join(str(error).split())
-    else:
+    sentence = errors.sentence(error)
+    if sentence is None:
         traceback.print_exc()
         first_line = (str(error) or repr(error)).splitlines()[0]
         sentence = f"{first_line}: if another process ended, start all of them again, the run resumes"

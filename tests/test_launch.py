@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import launcher
+from experiments.command_line import _with_home
 from experiments.static_shapes.config import get_config
 from experiments.trained import load_subject
 from nem_jax import hosts
@@ -156,6 +157,8 @@ def test_the_weights_are_scored_again_with_other_k_and_t(finished, launch, tmp_p
         (["--timeout=9"], "--timeout is given, but this process is alone: nothing waits"),
         (["--coordinator=10.0.0.1:1", "--process_id=1"], "--coordinator needs --num_processes and --process_id"),
         (["--config.stages=({},"], "--config.stages=({},: Error while parsing string"),
+        (["--config.stages[0].max_epochs=3"], "--config.stages[0].max_epochs=3: stages are set as a whole"),
+        (["--config.stages[0]={}"], "--config.stages[0]={}: stages are set as a whole"),
         (["--nodistributed", "--coordinator=10.0.0.1:1"], "--coordinator is given, but --nodistributed"),
         (["--distributed"], "give --coordinator, --num_processes and --process_id"),
         (["--workdir=/proc/run"], "cannot be written"),
@@ -208,8 +211,20 @@ def test_another_experiments_configuration_is_refused(launch, tmp_path, assert_o
 def test_a_missing_configuration_is_one_sentence(launch, tmp_path, assert_one_sentence):
     done = launch("experiments.static_shapes.run", f"--workdir={tmp_path / 'run'}")
     assert_one_sentence(done, "--config")
-    done = train(launch, tmp_path / "run", config="nowhere.py:smoke")
-    assert_one_sentence(done, "nowhere.py")
+    for config in ("nowhere.py:smoke", "smoke", "README.md", "experiments/static_shapes:smoke"):
+        done = train(launch, tmp_path / "run", config=config)
+        assert_one_sentence(done, f"config.py:smoke, got --config={config}")
+    done = train(launch, tmp_path / "run", config="experiments/static_shapes/run.py:smoke")
+    assert_one_sentence(done, "has no attribute 'get_config'")
+
+
+def test_a_tilde_that_the_shell_left_is_the_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    given = ["--workdir=~/run", "--workdirs=~/a,~/b", "--name=a~b", "~/x", "--config.data.path=~/x.h5", "--p=~"]
+    assert [_with_home(arg) for arg in given] == [
+        "--workdir=/home/someone/run", "--workdirs=/home/someone/a,/home/someone/b", "--name=a~b", "~/x",
+        "--config.data.path=/home/someone/x.h5", "--p=~",
+    ]  # fmt: skip
 
 
 def test_an_unknown_configuration_is_one_sentence(launch, tmp_path, assert_one_sentence):
