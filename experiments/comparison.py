@@ -99,8 +99,10 @@ def measure(experiment: str, lines: list[Line], scored: Scored) -> figure.Measur
     """The score of each line, over each of its weights.
 
     Raises:
-        ValueError: no line has weights.
+        ValueError: no line has weights, or the directory that was asked for is none.
     """
+    if _DIRECTORY.present and not Path(_DIRECTORY.value).is_dir():
+        raise ValueError(f"directory {_DIRECTORY.value} does not exist: the runs would be missed")
     names = dict.fromkeys(line.name for line in lines)
     found = {name: find_weights(experiment, name, Path(_DIRECTORY.value)) for name in names}
     missing = [name for name, weights in found.items() if not weights]
@@ -108,6 +110,8 @@ def measure(experiment: str, lines: list[Line], scored: Scored) -> figure.Measur
     loaded = [(line, load_line(line, found[line.name])) for line in lines if found[line.name]]
     if not loaded:
         raise ValueError(f"directory {_DIRECTORY.value} holds no finished run of {', '.join(missing)}")
+    if missing:
+        print(f"left out, for want of trained weights: {', '.join(missing)}")
     measured = [score_line(line, subjects, found[line.name], scored) for line, subjects in loaded]
     return {"lines": measured, "without_weights": missing}, {}
 

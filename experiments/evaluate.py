@@ -10,7 +10,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments.command_line import launch
-from experiments.output import OUTPUT, beside, make_room
+from experiments.output import OUTPUT, beside, make_room, tell
 from experiments.shared_flags import define_num_test
 from experiments.subject_flags import load_flagged, trained_name
 from experiments.trained import describe_subject, evaluate_subject, without_noise
@@ -45,7 +45,7 @@ def main() -> None:
     }
     subject = load_flagged(source, fields)
     subject = without_noise(subject) if _CLEAN.value else subject
-    print(f"seed {subject.trained.seed} of {source}")
+    print(f"seed {subject.trained_config.seed} of {source}")
     draws = []
     for draw in range(_GAMMA_DRAWS.value):
         draws.append(summarise(evaluate_subject(subject, _SPLIT.value, draw)))
@@ -59,6 +59,7 @@ def main() -> None:
             beside(Path(OUTPUT.value), ".json"),
             {**described, "mean": mean, "std": std, "draws": draws, **provenance.record()},
         )
+        tell(Path(OUTPUT.value))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import numpy as np
 from absl import flags
 
 from experiments.command_line import allow_only
-from experiments.output import OUTPUT, beside, make_room
+from experiments.output import OUTPUT, beside, make_room, tell
 from nem_jax import provenance
 from nem_jax.files import read_json, write_json
 
@@ -72,6 +72,4 @@ def produce(
     record = read_json(file)
     arrays = dict(np.load(arrays_file)) if has_arrays else {}
     draw(record, arrays, path)
-    print(f"numbers: {file}")
-    if beside(path).exists():
-        print(f"picture: {beside(path)}")
+    tell(path)

@@ -40,7 +40,8 @@ class TrainedWeights(NamedTuple):
 def find_weights(experiment: str, name: str, directory: Path) -> list[TrainedWeights]:
     """The weights of a configuration: every seed of its finished runs in `directory`, or else the package's.
 
-    Other experiments' runs, whose configurations may have the same name, are passed over.
+    Other experiments' runs, whose configurations may have the same name, are passed over, and so are, with a line on
+    the console, unfinished ones.
 
     Raises:
         ValueError: a run is of another configuration than its directory says, or the runs have a seed in common, or
@@ -49,10 +50,13 @@ def find_weights(experiment: str, name: str, directory: Path) -> list[TrainedWei
     paths = sorted(path for path in directory.glob(f"{name}*") if re.fullmatch(rf"{name}(_seed\d+)?", path.name))
     found = []
     for path in paths:
-        if not (path / RESULT).exists():
+        if not (path / CONFIG).exists():
             continue
         trained = read_json(path / CONFIG)
         if trained["experiment"] != experiment:
+            continue
+        if not (path / RESULT).exists():
+            print(f"passed over, as it is not finished: {path}")
             continue
         if trained["name"] != name:
             raise ValueError(f"{path} holds weights of {trained['name']}, not of {name}")
@@ -64,7 +68,10 @@ def find_weights(experiment: str, name: str, directory: Path) -> list[TrainedWei
             training = {key: run[key] for key in TRAINING if key in run}
             found.append(TrainedWeights(str(path), training, changes, began_with))
     if len({(weights.changes, (weights.began_with or {}).get("weights_sha256")) for weights in found}) > 1:
-        raise ValueError(f"the runs of {name} in {directory} must be of one configuration and begin alike, seeds apart")
+        described = " / ".join("; ".join(weights.changes) or "as named" for weights in found)
+        raise ValueError(
+            f"the runs of {name} in {directory} must be of one configuration and begin alike, seeds apart: {described}"
+        )
     seeds = [weights.seed for weights in found]
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"the runs of {name} in {directory} must hold different seeds, got {seeds}")

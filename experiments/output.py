@@ -6,19 +6,24 @@ from pathlib import Path
 from absl import flags
 
 OUTPUT = flags.DEFINE_string("output", None, "path of the new files, without their suffix")
+flags.register_validator(
+    OUTPUT, lambda path: not (path or "").endswith("/"), "it is a directory's: give the files' name in it, too"
+)
 
-
-SUFFIXES = (".json", ".npz", ".png", ".gif", "_sequence.png")
-"""Of all files that commands leave under one path."""
+FILES = {".json": "numbers", ".npz": "arrays", ".png": "picture", ".gif": "animation", "_sequence.png": "sequence"}
+"""All files that commands leave under one path: by their suffix what they hold."""
 
 
 def make_room(path: Path, otherwise: str = "") -> None:
     """Before anything is computed: no file `beside` the path is there, and files can be written there.
 
     Raises:
-        ValueError: one exists, or they cannot; `otherwise` is what else may help if one does.
+        ValueError: one exists, or they cannot, or the path is a directory's; `otherwise` is what else may help if one
+            exists.
     """
-    for file in (beside(path, suffix) for suffix in SUFFIXES):
+    if path.is_dir():
+        raise ValueError(f"output {path} is a directory: give the files' name in it, too")
+    for file in (beside(path, suffix) for suffix in FILES):
         if file.exists():
             raise ValueError(f"{file} exists already: remove it or give another --output{otherwise}")
     try:
@@ -38,3 +43,10 @@ def beside(path: Path, suffix: str = ".png") -> Path:
     if not path.name:
         raise ValueError(f"output must be a path of files, without their suffix, got {str(path)!r}")
     return path.with_name(path.name + suffix)
+
+
+def tell(path: Path) -> None:
+    """Print where the files are that lie `beside` the path."""
+    for suffix, what in FILES.items():
+        if beside(path, suffix).exists():
+            print(f"{what}: {beside(path, suffix)}")

@@ -38,7 +38,7 @@ from experiments.record import (
 )
 from experiments.shared_flags import define_mnist_dir
 from experiments.trained import evaluate_subject, load_subject
-from nem_jax.config.compare import to_json
+from nem_jax.config.compare import differences, to_json
 from nem_jax.evaluation import summarise
 from nem_jax.files import read_json, write_json
 from nem_jax.pretrained import DIRECTORY
@@ -78,7 +78,9 @@ def check_seeds(file: Path, seeds: int) -> None:
         ValueError: it has more.
     """
     if file.exists() and len(read_json(file)["seeds"]) > seeds:
-        raise ValueError(f"{file} has more seeds than the {seeds} given: add to it by --join, or remove it first")
+        raise ValueError(
+            f"{file} has more seeds than the {seeds} given: add to it by experiments.publish --join, or remove it"
+        )
 
 
 class Source(NamedTuple):
@@ -104,7 +106,10 @@ def gather(workdirs: list[Path], root: Path, join: bool = False) -> list[Source]
     results = [as_named(result) for result in read]
     named = shared_by_seeds(to_json(config_module(experiment).get_config(name)))
     if shared_by_seeds(results[0]["config"]) != named:
-        raise ValueError(f"workdir {workdirs[0]} differs from the configuration {name!r} whose name it bears")
+        different = "; ".join(differences(named, shared_by_seeds(results[0]["config"])))
+        raise ValueError(
+            f"workdir {workdirs[0]} differs from the configuration {name!r} whose name it bears: {different}"
+        )
     found = []
     for path, result in zip(workdirs, results, strict=True):
         curves = learning_curves(path, max(1, len(result["config"]["stages"])))

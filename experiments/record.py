@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from nem_jax.config.compare import comparable, portable
+from nem_jax.config.compare import comparable, differences, portable
 from nem_jax.evaluation import mean_std
 from nem_jax.training.logs import read_records
 from nem_jax.training.stages import stage_paths
@@ -50,8 +50,9 @@ def joined(records: list[Record]) -> Record:
     """
     first = records[0]
     for record in records:
-        if shared_by_seeds(record["config"]) != shared_by_seeds(first["config"]):
-            raise ValueError("runs that are published as one must be of one configuration, seeds apart")
+        different = differences(shared_by_seeds(first["config"]), shared_by_seeds(record["config"]))
+        if different:
+            raise ValueError(f"runs that are published as one must be of one configuration: {'; '.join(different)}")
         if record["protocol"] != first["protocol"]:
             raise ValueError("runs that are published as one must be scored by one protocol")
     lists = {name: [each for record in records for each in record[name]] for name in (*OF_SEEDS, *OF_RUNS)}

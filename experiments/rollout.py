@@ -33,7 +33,7 @@ def measure() -> figure.Measured:
     subject = load_flagged(trained_name(), {"model.num_draws": 1}, _NUM_AHEAD.value)
     check_example(subject, _EXAMPLE.value)
     model, params, dataset = subject.experiment.model, subject.params, subject.dataset
-    key, split, index = draw_key(subject.trained.seed, 0), dataset.splits["test"], np.array([_EXAMPLE.value])
+    key, split, index = draw_key(subject.trained_config.seed, 0), dataset.splits["test"], np.array([_EXAMPLE.value])
 
     def batch(source: Any, index: np.ndarray) -> tuple[Rollout, jax.Array]:
         return rollout_batch(model, params, key, dataset.sample, source, index, _NUM_AHEAD.value)

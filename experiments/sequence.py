@@ -29,7 +29,7 @@ def measure() -> figure.Measured:
     subject = load_flagged(trained_name())
     check_example(subject, _EXAMPLE.value)
     experiment = subject.experiment
-    key, index = draw_key(subject.trained.seed, 0), np.array([_EXAMPLE.value])
+    key, index = draw_key(subject.trained_config.seed, 0), np.array([_EXAMPLE.value])
     shown = examine(experiment.model, subject.params, key, subject.dataset, "test", index)
     arrays = {name: leaf[0] for name, leaf in shown._asdict().items()}
     return {**describe_subject(subject), "example": _EXAMPLE.value}, arrays

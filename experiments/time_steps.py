@@ -35,10 +35,10 @@ def names() -> dict[str, str]:
 def measure() -> figure.Measured:
     """AMI (max) at each step of all test examples, for each of the weights."""
     curves = {}
-    for name, source in names().items():
-        subject = load_flagged(source, {"model.scored_steps": "all"})
+    subjects = {name: load_flagged(source, {"model.scored_steps": "all"}) for name, source in names().items()}
+    for name, subject in subjects.items():
         ami = np.asarray(evaluate_subject(subject).scores.ami_max)
-        trained_steps = subject.trained.model.num_steps
+        trained_steps = subject.trained_config.model.num_steps
         curves[name] = {**describe_subject(subject), "trained_steps": trained_steps, "ami_max": quartiles(ami)}
     return {"curves": curves}, {}
 

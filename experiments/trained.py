@@ -20,7 +20,7 @@ class Subject(NamedTuple):
     """What is evaluated: weights, and an experiment that may differ from theirs."""
 
     source: str
-    trained: ConfigDict
+    trained_config: ConfigDict
     """The weights' own configuration."""
     params: Params
     data: dict[str, Any]
@@ -78,7 +78,7 @@ def load_subject(
 def with_weights(subject: Subject, source: str, seed: int | None) -> Subject:
     """Other weights of the same configuration, seed apart, on the same test: nothing is compiled or loaded again."""
     weights = load_trained(source, seed)
-    return subject._replace(source=source, trained=weights.config, params=weights.params)
+    return subject._replace(source=source, trained_config=weights.config, params=weights.params)
 
 
 def check_example(subject: Subject, number: int) -> None:
@@ -100,7 +100,7 @@ def without_noise(subject: Subject) -> Subject:
 
 def evaluate_subject(subject: Subject, split: str = "test", draw: int = 0) -> Evaluation:
     """Every example of a split, by the protocol that `describe_subject` describes; draw 0 is the published one."""
-    experiment, key = subject.experiment, draw_key(subject.trained.seed, draw)
+    experiment, key = subject.experiment, draw_key(subject.trained_config.seed, draw)
     batch_size = experiment.training.batch_size
     return evaluate(experiment.model, subject.params, key, subject.dataset, split, batch_size)
 
@@ -110,7 +110,7 @@ def describe_subject(subject: Subject, split: str = "test", gamma_draws: int = 1
     experiment = subject.experiment
     return {
         "trained": subject.source,
-        "seed": subject.trained.seed,
+        "seed": subject.trained_config.seed,
         "weights_sha256": weights_sha256(subject.params),
         "data": subject.data,
         "protocol": describe_protocol(experiment.model, subject.dataset, split, experiment.noise, gamma_draws),

@@ -1,7 +1,7 @@
 """The outer training objective of N-EM (section 2.4, equation 5), for one EM step of one example.
 
-All losses are sums over pixels and components, in nats (of Gaussian pixels up to a constant); the mean over a batch is
-the caller's.
+Losses are sums over pixels, those of the objective over components too, in nats (of Gaussian pixels up to a constant);
+the mean over a batch is the caller's.
 """
 
 from collections.abc import Sequence

@@ -75,8 +75,8 @@ def rollout(model: NEM, params: Params, key: PRNGKey, x: Float[Array, "F H W C"]
         num_ahead: R >= 0, static under jit.
 
     Raises:
-        ValueError: if x moves and the model predicts another than the next frame, the next step's input; or num_ahead
-            is negative.
+        ValueError: if x moves and the model predicts another than the next frame, the next step's input; or x has
+            fewer frames than T + lookahead; or num_ahead is negative.
     """
     if num_ahead < 0:
         raise ValueError(f"num_ahead must be at least 0, got {num_ahead}")

@@ -162,7 +162,8 @@ def test_every_field_is_read(config, monkeypatch):
         ({"data__image_size": 257}, "data.image_size must be an integer from 12 to 256, got 257"),
         ({"data__seed": 2**32}, "data.seed must be an integer from 0 to 4294967295, got 4294967296"),
         ({"data__num_objects": 0}, "data.num_objects must be an integer of at least 1, got 0"),
-        ({"data__num_test": 0}, "data.num_test must be an integer of at least 1, got 0"),
+        ({"data__num_test": 0}, "data.num_test must be an integer from 1 to 2147483647, got 0"),
+        ({"data__num_training": 2**31}, "data.num_training must be an integer from 1 to 2147483647, got 2147483648"),
         ({"data__generator": "movies"}, "data.generator must be one of 'static_shapes', 'flying_shapes', "),
         ({"data__generator": "published_shapes"}, "data.image_size is 28, but the stored images are 20x20x1"),
         (
@@ -593,7 +594,8 @@ def test_large_gradients_are_clipped_before_adam():
 @pytest.mark.parametrize(
     ("seed", "num_seeds", "sentence"),
     [
-        (0, 0, "num_seeds must be an integer of at least 1, got 0"),
+        (0, 0, "num_seeds must be an integer from 1 to 4294967296, got 0"),
+        (0, 2**32 + 1, "num_seeds must be an integer from 1 to 4294967296, got 4294967297"),
         (-1, 1, "seed must be an integer from 0 to 4294967295, got -1"),
         (2**32 - 1, 2, "seed must be an integer from 0 to 4294967294, got 4294967295"),
     ],

@@ -159,9 +159,8 @@ def test_runs_that_are_compared_share_their_configuration(runs, tmp_path):
         (tmp_path / f"direct_seed{seed}").mkdir()
         (tmp_path / f"direct_seed{seed}" / RESULT).write_text(json.dumps(result))
         (tmp_path / f"direct_seed{seed}" / CONFIG).write_text(json.dumps(result["config"]))
-    with pytest.raises(
-        ValueError, match=r"runs of direct in .* must be of one configuration and begin alike, seeds apart"
-    ):
+    alike = r"runs of direct in .* must be of one configuration and begin alike, seeds apart: .*noise_prob is 0.2 there"
+    with pytest.raises(ValueError, match=alike):
         find_weights("flying_mnist", "direct", tmp_path)
     result = read(tmp_path / "direct_seed1" / RESULT)
     began_with = {"source": "elsewhere", "weights_sha256": "a"}
@@ -249,12 +248,31 @@ def test_weights_that_cannot_be_loaded_are_told_of_before_any_is_scored(runs, tm
         result["runs"][0]["seed"] = seed
         (copy / RESULT).write_text(json.dumps(result))
     shutil.rmtree(tmp_path / "direct_seed1" / "checkpoints")
-    monkeypatch.setattr(comparison, "_DIRECTORY", SimpleNamespace(value=tmp_path))
+    monkeypatch.setattr(comparison, "_DIRECTORY", SimpleNamespace(value=tmp_path, present=1))
     monkeypatch.setattr(comparison, "_TEST_DATA", dict)
     monkeypatch.setattr(comparison, "score_line", None)
     with pytest.raises(ValueError, match="direct_seed1 holds no run with a checkpoint"):
         line = comparison.Line("2 digits", "direct", "direct", {})
         comparison.measure("flying_mnist", [line], comparison.Scored(tmp_path / "scored.json"))
+
+
+def test_weights_that_a_table_goes_without_are_named(runs, tmp_path, monkeypatch, capsys):
+    """A mistyped directory would leave it those of the package, a run that is not finished likewise."""
+    shutil.copytree(runs / "rnn_em_3_3", tmp_path / "rnn_em_3_3")
+    (tmp_path / "rnn_em_3_3" / RESULT).unlink()
+    monkeypatch.setattr(comparison, "_TEST_DATA", dict)
+    monkeypatch.setattr(comparison, "load_line", lambda line, found: [])
+    monkeypatch.setattr(comparison, "score_line", lambda line, subjects, found, scored: found[0].path)
+    lines = [comparison.Line("", name, name, {}) for name in ("rnn_em_3_3", "rnn_em_5_5")]
+    monkeypatch.setattr(comparison, "_DIRECTORY", SimpleNamespace(value=str(tmp_path), present=1))
+    record, _ = comparison.measure("flying_shapes", lines, comparison.Scored(tmp_path / "scored.json"))
+    assert record == {"lines": ["flying_shapes_rnn_em_3_3"], "without_weights": ["rnn_em_5_5"]}
+    said = capsys.readouterr().out
+    assert f"passed over, as it is not finished: {tmp_path / 'rnn_em_3_3'}" in said
+    assert "left out, for want of trained weights: rnn_em_5_5" in said
+    monkeypatch.setattr(comparison, "_DIRECTORY", SimpleNamespace(value=str(tmp_path / "rnus"), present=1))
+    with pytest.raises(ValueError, match="rnus does not exist: the runs would be missed"):
+        comparison.measure("flying_shapes", lines, comparison.Scored(tmp_path / "scored.json"))
 
 
 def test_a_table_that_was_cut_off_goes_on_where_it_was(runs, tmp_path, monkeypatch):
@@ -311,7 +329,8 @@ def test_a_figure_is_not_replaced_and_not_drawn_from_nothing(runs, launch, tmp_p
     )
     nowhere = ("experiments.sequence", "--trained=flying_shapes_rnn_em_3_3")
     assert_one_sentence(launch(*nowhere, "--output=/proc/figure"), "output /proc/figure cannot be written")
-    assert_one_sentence(launch(*nowhere, "--output=."), "output must be a path of files, without their suffix, got '.'")
+    assert_one_sentence(launch(*nowhere, "--output=/"), "it is a directory's: give the files' name in it, too")
+    assert_one_sentence(launch(*nowhere, f"--output={tmp_path}"), "is a directory: give the files' name in it, too")
 
 
 def test_a_sequence_is_drawn_and_animated(runs, launch, tmp_path):
@@ -325,14 +344,16 @@ def test_a_sequence_is_drawn_and_animated(runs, launch, tmp_path):
         dataset = subject.dataset
         example = dataset.sample(dataset.splits["test"].source, jnp.int32(5))
         np.testing.assert_allclose(arrays["x"], example.x[1:], atol=1e-6)
-        model, key = subject.experiment.model, draw_key(subject.trained.seed, draw=0)
+        model, key = subject.experiment.model, draw_key(subject.trained_config.seed, draw=0)
         x_noisy, _ = draw_inputs(model, jax.random.fold_in(key, 5), example.x)
         np.testing.assert_allclose(arrays["x_noisy"], x_noisy, atol=1e-6)
         shown = examine(model, subject.params, key, dataset, "test", np.array([5]))
         np.testing.assert_allclose(arrays["gamma"], shown.gamma[0], atol=1e-3)
     with PIL.Image.open(tmp_path / "figure.gif") as gif:
         assert gif.n_frames == 4
-    assert (tmp_path / "figure.png").exists()
+    for what, suffix in {"numbers": ".json", "arrays": ".npz", "picture": ".png", "animation": ".gif"}.items():
+        assert (tmp_path / f"figure{suffix}").exists()
+        assert f"{what}: {tmp_path / f'figure{suffix}'}" in done.stdout
 
 
 def test_ami_at_each_step_also_beyond_the_trained_ones(runs, launch, tmp_path):
@@ -351,13 +372,15 @@ def test_the_curve_is_of_the_ami_that_its_axis_names(monkeypatch):
     from experiments import time_steps
 
     scores = SimpleNamespace(ami_max=np.full((4, 2), 0.25), ami_arithmetic=np.full((4, 2), 0.75))
-    subject = SimpleNamespace(trained=SimpleNamespace(model=SimpleNamespace(num_steps=1)))
+    subject, done = SimpleNamespace(trained_config=SimpleNamespace(model=SimpleNamespace(num_steps=1))), []
     for name, stub in {
-        "names": lambda: {"a": "a"}, "load_flagged": lambda *_: subject, "describe_subject": lambda _: {},
-        "evaluate_subject": lambda _: SimpleNamespace(scores=scores),
+        "names": lambda: {"a": "a", "b": "b"}, "describe_subject": lambda _: {},
+        "load_flagged": lambda *_: done.append("loaded") or subject,
+        "evaluate_subject": lambda _: done.append("scored") or SimpleNamespace(scores=scores),
     }.items():  # fmt: skip
         monkeypatch.setattr(time_steps, name, stub)
     ((record, _), expected) = time_steps.measure(), [0.25, 0.25]
+    assert done == ["loaded", "loaded", "scored", "scored"]  # a mistyped name is told of at once
     assert record["curves"]["a"]["ami_max"] == {"mean": expected, "lower": expected, "upper": expected}
 
 
@@ -395,7 +418,7 @@ def test_a_model_goes_on_by_itself(runs, launch, tmp_path):
     assert record["upper_bound"]["mean"][2] == pytest.approx(observed, rel=1e-5)  # the last step with a frame
     subject = load_subject(str(runs / "rnn_em_3_3"), num_ahead=2)
     example = subject.dataset.sample(subject.dataset.splits["test"].source, jnp.int32(0))
-    key = draw_key(subject.trained.seed, 0)
+    key = draw_key(subject.trained_config.seed, 0)
     shown = examine(subject.experiment.model, subject.params, key, subject.dataset, "test", np.array([0]))
     with np.load(tmp_path / "figure.npz") as arrays:
         np.testing.assert_array_equal(arrays["x"], example.x[1:])

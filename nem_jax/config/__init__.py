@@ -90,7 +90,7 @@ _SHARED_BY_STAGES = ("data.image_size", "training.init_from", "training.seed_dev
 
 
 def _build(config: ConfigDict, stage: int = 0) -> Experiment:
-    integer(config, "num_seeds", 1)
+    integer(config, "num_seeds", 1, MAX_SEED + 1)
     integer(config, "seed", 0, MAX_SEED + 1 - config.num_seeds)
     return Experiment(
         seeds=range(config.seed, config.seed + config.num_seeds),

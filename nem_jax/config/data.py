@@ -21,6 +21,8 @@ GENERATORS = (*SHAPE_GENERATORS, "published_shapes", *MNIST_GENERATORS)
 MNIST_OPTIONS = ("data.mnist_dir", "data.digit_pool")
 DIGITS = ("mnist", "sklearn")
 MAX_SEED = 2**32 - 1
+MAX_EXAMPLES = 2**31 - 1
+"""Of a split: their numbers are int32."""
 
 Load = Callable[[], Dataset]
 
@@ -35,7 +37,7 @@ def build_data(config: ConfigDict) -> Load:
     smallest = shapes.MIN_IMAGE_SIZE if data.generator in SHAPE_GENERATORS and not stored else 1
     integer(config, "data.image_size", smallest, math.isqrt(MAX_PIXELS))
     for split in SPLITS:
-        integer(config, f"data.num_{split}", 1)
+        integer(config, f"data.num_{split}", 1, MAX_EXAMPLES)
     sizes = (data.num_training, data.num_validation, data.num_test)
     num_frames = config.model.num_steps + config.model.lookahead
     generate = _build_generator(config, sizes, num_frames)

@@ -44,7 +44,11 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, state: TrainState) -> None:
-        """Write `state` and wait until it is on disk."""
+        """Write `state` and wait until it is on disk.
+
+        Raises:
+            RuntimeError: there is a later one.
+        """
         step, failed_at = fetch((state.step, state.failed_at))
         number = int(step.max() + (failed_at > 0).sum())
         saved = self._manager.save(number, args=ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(state)}))
