@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from nem_jax.config import Experiment, build_experiment
 from nem_jax.config.checks import set_value
-from nem_jax.config.data import MNIST_GENERATORS
+from nem_jax.config.data import change_digits, change_generator
 from nem_jax.data.split import Dataset
 from nem_jax.evaluation import Evaluation, describe_protocol, evaluate
 from nem_jax.training.stages import load_trained
@@ -49,20 +49,14 @@ def load_subject(
     config.stages = ()
     changes = {field: new for field, new in (fields or {}).items() if new is not None}
     if "data.generator" in changes:
-        config.data.path = None
-        if changes["data.generator"] not in MNIST_GENERATORS:
-            config.data.digits = config.data.digit_pool = config.data.mnist_dir = None
-        elif config.data.digits is None:
-            config.data.digits = "mnist"
-    if changes.get("data.digits", config.data.digits) != config.data.digits:
-        config.data.mnist_dir = config.data.digit_pool = None
+        change_generator(config, changes["data.generator"])
+    if "data.digits" in changes:
+        change_digits(config, changes["data.digits"])
     for field, new in changes.items():
         set_value(config, field, new)
     config.training.remat = "none"  # there is no backward pass
     if config.training.scan_unroll is not None:  # how training was computed; T may be less here
         config.training.scan_unroll = min(config.training.scan_unroll, config.model.num_steps)
-    if config.data.generator == "published_shapes":
-        config.data.seed = 0  # the only one
     asked, present = config.data.num_objects, trained.data.num_objects
     if asked != present and config.data.path is not None:
         raise ValueError(f"num_objects is {asked}, but stored data keep their {present}")

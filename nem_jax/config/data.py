@@ -49,6 +49,27 @@ def build_data(config: ConfigDict) -> Load:
     return lambda: _checked(load(), data.image_size, data.num_objects)
 
 
+def change_generator(config: ConfigDict, generator: str) -> None:
+    """Generated data in the place of those that `config` has, with what else goes with the generator: MNIST's digits,
+    if there were none; of the published shapes the only seed.
+    """
+    data = config.data
+    data.path, data.generator = None, generator
+    if generator == "published_shapes":
+        data.seed = 0
+    if generator not in MNIST_GENERATORS:
+        data.digits = data.digit_pool = data.mnist_dir = None
+    elif data.digits is None:
+        data.digits = "mnist"
+
+
+def change_digits(config: ConfigDict, digits: str) -> None:
+    """Digits of `config`'s MNIST data; others than it had come without its pool and directory."""
+    if digits != config.data.digits:
+        config.data.mnist_dir = config.data.digit_pool = None
+    config.data.digits = digits
+
+
 def _build_generator(config: ConfigDict, sizes: tuple[int, int, int], num_frames: int) -> Load:
     data, generator = config.data, config.data.generator
     of_digits = "data.generator is 'static_mnist' or 'flying_mnist'"
