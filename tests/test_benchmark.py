@@ -88,8 +88,9 @@ def test_five_seeds_are_measured_in_either_mapping(command, monkeypatch):
     )
     command.flags.FLAGS.parts = ["seeds"]
     record, _ = command.measure()
-    assert set(record["seeds"]["min_ms"]) == {"one", "sequence", "vmap"}
-    assert timed == [(1, None), (5, "sequence"), (5, "vmap")]
+    for cell in ("rnn_em", "n_em"):
+        assert set(record["seeds"][cell]["min_ms"]) == {"one", "sequence", "vmap"}
+    assert timed == [(1, None), (5, "sequence"), (5, "vmap")] * 2
 
 
 def test_remat_is_measured_in_every_form(command, monkeypatch):
