@@ -1,6 +1,7 @@
 """The command line of every experiment: flags in, one sentence out where they are wrong."""
 
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator
@@ -92,12 +93,12 @@ def _parse(argv: list[str]) -> list[str]:
 
 def _with_home(arg: str) -> str:
     """A shell leaves the tilde of --workdir=~/runs alone."""
-    return re.sub(r"(?<=[=,])~(?=/)", str(Path.home()), arg) if arg.startswith("-") else arg
+    return re.sub(r"(?<=[=,])~(?=/)", os.path.expanduser("~"), arg) if arg.startswith("-") else arg
 
 
 def _no_config(argv: list[str]) -> str | None:
     """What is wrong with a --config that is no file, or with one of its stages."""
-    for arg in argv[1:]:
+    for arg in argv[1:] if "config" in flags.FLAGS else []:
         found = re.fullmatch(r"--?config=([^:]*)(:.*)?", arg)
         if found and not (found[1].endswith(".py") and Path(found[1]).is_file()):
             return f"--config must be a file and a name in it, as experiments/static_shapes/config.py:smoke, got {arg}"

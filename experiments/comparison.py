@@ -99,10 +99,10 @@ def measure(experiment: str, lines: list[Line], scored: Scored) -> figure.Measur
     """The score of each line, over each of its weights.
 
     Raises:
-        ValueError: no line has weights, or the directory that was asked for is none.
+        ValueError: no line has weights.
     """
     if _DIRECTORY.present and not Path(_DIRECTORY.value).is_dir():
-        raise ValueError(f"directory {_DIRECTORY.value} does not exist: the runs would be missed")
+        print(f"directory {_DIRECTORY.value} does not exist: the package's weights are scored, no run's")
     names = dict.fromkeys(line.name for line in lines)
     found = {name: find_weights(experiment, name, Path(_DIRECTORY.value)) for name in names}
     missing = [name for name, weights in found.items() if not weights]

@@ -36,6 +36,14 @@ class TrainedWeights(NamedTuple):
         """None: the only one."""
         return self.training.get("seed")
 
+    @property
+    def described(self) -> str:
+        """What tells these weights from others of the name, seeds apart."""
+        changes = "; ".join(self.changes) or "as named"
+        if self.began_with is None:
+            return changes
+        return f"{changes}, begun with {self.began_with['source']} ({self.began_with['weights_sha256'][:8]})"
+
 
 def find_weights(experiment: str, name: str, directory: Path) -> list[TrainedWeights]:
     """The weights of a configuration: every seed of its finished runs in `directory`, or else the package's.
@@ -68,7 +76,7 @@ def find_weights(experiment: str, name: str, directory: Path) -> list[TrainedWei
             training = {key: run[key] for key in TRAINING if key in run}
             found.append(TrainedWeights(str(path), training, changes, began_with))
     if len({(weights.changes, (weights.began_with or {}).get("weights_sha256")) for weights in found}) > 1:
-        described = " / ".join("; ".join(weights.changes) or "as named" for weights in found)
+        described = " / ".join(dict.fromkeys(weights.described for weights in found))
         raise ValueError(
             f"the runs of {name} in {directory} must be of one configuration and begin alike, seeds apart: {described}"
         )

@@ -57,7 +57,7 @@ def connect_by_launcher(timeout: int, environ: Mapping[str, str] = os.environ) -
     device_ids: list[int] | None = [] if one_a_node else None
     try:
         jax.distributed.initialize(local_device_ids=device_ids, initialization_timeout=timeout)
-    except (ValueError, RuntimeError, OSError) as error:
+    except Exception as error:  # of the launcher's own libraries, too
         reason = (str(error) or repr(error)).splitlines()[0]
         raise ValueError(
             f"JAX cannot find the other processes that {name} seems to have started ({reason}): give --nodistributed "

@@ -9,6 +9,7 @@ import pytest
 from jax.test_util import check_grads
 
 from nem_jax.networks.convolution import conv, upsample_conv
+from nem_jax.networks.convolution_forms import Geometry, cpu_conv_kernel
 
 pytestmark = [pytest.mark.strict_dtypes, pytest.mark.compiled_quickly]
 
@@ -19,9 +20,12 @@ GEOMETRIES = [
     ((8, 11), (3, 5), 3, (2, 0)),
     ((7, 6), (5, 4), 2, (3, 0)),
     ((9, 7), (2, 1), 3, (0, 0)),
+    ((8, 9), (3, 2), 1, (0, 0)),
+    ((6, 7), (3, 3), 1, (1, 1)),
 ]
 """(image, kernel, stride, padding), no two sizes alike: in the fourth the final column of x is in no window, in the
-fifth the padding is more than a stride, in the sixth the kernel is less."""
+fifth the padding is more than a stride, in the sixth the kernel is less; y is larger than x in the first, smaller in
+the seventh, and as large in the eighth."""
 
 
 def lax_conv(x, kernel, stride, padding):
@@ -54,6 +58,20 @@ def test_equals_lax_in_value_and_gradients(relative_error, image, taps, stride, 
     expected = value_and_grads(functools.partial(lax_conv, stride=stride, padding=padding), x, kernel)
     for found, reference in zip(ours(x, kernel), expected, strict=True):
         assert relative_error(found, reference) <= tolerance
+
+
+@pytest.mark.parametrize("channels", [(5, 3), (3, 5)])
+@pytest.mark.parametrize("padding", [(0, 0), (1, 1), (2, 2), (0, 2)])
+def test_the_kernels_gradient_convolves_no_image_with_a_larger_one(channels, padding):
+    """On CPU that takes 20 to 50 times as long (tests/benchmarks/bench_convolution.py)."""
+    geometry = Geometry((8, 8), (3, 3), 1, (padding, padding), None)
+    x, y = jnp.zeros((2, *geometry.image, channels[0])), jnp.zeros((2, *geometry.output, channels[1]))
+    jaxpr = jax.make_jaxpr(functools.partial(cpu_conv_kernel, geometry=geometry))(x, y)
+    (call,) = (equation for equation in jaxpr.eqns if equation.primitive.name == "conv_general_dilated")
+    image, kernel = (variable.aval.shape for variable in call.invars)
+    assert kernel[0] <= image[1]
+    if padding == (1, 1):  # as large: the one with fewer channels is copied into windows
+        assert image[0] == 3
 
 
 @pytest.mark.parametrize(("image", "taps", "stride", "padding"), GEOMETRIES)

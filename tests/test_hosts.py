@@ -194,9 +194,16 @@ def test_one_of_a_kubernetes_job_does_not_train_alone_for_want_of_a_package(monk
         hosts.launcher(INDEXED_JOB)
 
 
-def test_others_that_jax_does_not_find_are_told_of():
-    """A TPU without its metadata server, say, or Slurm's variables outside of Slurm, as here."""
-    with pytest.raises(ValueError, match=r"that Slurm seems to have started \(.+\): give --nodistributed if there"):
+@pytest.mark.parametrize("error", [ValueError, RuntimeError, ImportError, type("ConfigException", (Exception,), {})])
+def test_others_that_jax_does_not_find_are_told_of(monkeypatch, error):
+    """A TPU without its metadata server, say, or Slurm's variables outside of Slurm."""
+
+    def fail(**_):
+        raise error("no metadata\n  here")
+
+    monkeypatch.setattr(jax.distributed, "initialize", fail)
+    reason = r"that Slurm seems to have started \(no metadata\): give --nodistributed if there"
+    with pytest.raises(ValueError, match=reason):
         hosts.connect_by_launcher(1, {"SLURM_STEP_NUM_TASKS": "2"})
 
 

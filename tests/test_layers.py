@@ -55,7 +55,9 @@ STANDARD_LIBRARY = {
 FORBIDDEN_IN_CORE = {"absl", "logging", "ml_collections", "os", "pathlib"}
 OF_DEVICES = {
     "sharding", "shard_map", "psum", "pmean", "all_gather", "axis_index", "axis_size", "devices", "device_count",
-    "device_put", "process_index", "process_count", "make_mesh",
+    "device_put", "process_index", "process_count", "make_mesh", "local_devices", "local_device_count", "pmap", "pmax",
+    "pmin", "ppermute", "pshuffle", "all_to_all", "psum_scatter", "with_sharding_constraint", "Mesh", "NamedSharding",
+    "PartitionSpec",
 }  # fmt: skip
 DRAWERS = {"utils", "util", "common", "helpers", "misc"}
 MAX_LINES, MAX_BODY, MAX_PARAMETERS = 300, 50, 8

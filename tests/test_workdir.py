@@ -1,6 +1,7 @@
 """Workdirs: who may write, and what a kill leaves behind."""
 
 import errno
+import fcntl
 import json
 import os
 import struct
@@ -16,7 +17,7 @@ from nem_jax.files import write_json
 from nem_jax.training import logs, workdir
 from nem_jax.training.loop import Training
 from nem_jax.training.run import run
-from nem_jax.training.workdir import CONFIG, PROVENANCE, RESULT, WorkdirError, owned
+from nem_jax.training.workdir import CONFIG, LOCK, PROVENANCE, RESULT, WorkdirError, owned
 
 FIRST, LATER = {"git_revision": "first"}, {"git_revision": "later"}
 
@@ -159,6 +160,18 @@ def test_a_directory_in_use_is_refused_before_data_are_loaded(tmp_path, monkeypa
     monkeypatch.setattr(Training, "of", lambda *_: pytest.fail("data are loaded"))
     with owned(tmp_path, get_config("smoke"), FIRST), pytest.raises(WorkdirError, match="another process is training"):
         run(get_config("smoke"), tmp_path)
+
+
+def test_a_look_at_the_lock_does_not_refuse_a_start(tmp_path, monkeypatch):
+    """`check_free` of another start holds it for a moment."""
+    open_workdir(tmp_path, get_config("smoke"))
+    looking = (tmp_path / LOCK).open()
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    pauses = []
+    monkeypatch.setattr(workdir.time, "sleep", lambda seconds: pauses.append(seconds) or looking.close())
+    open_workdir(tmp_path, get_config("smoke"))
+    assert len(pauses) == 1
+    assert pauses[0] > 0
 
 
 @pytest.mark.parametrize(("meanwhile", "sentence"), [("begun", "another configuration"), ("finished", "finished run")])
