@@ -72,9 +72,9 @@ def _list_in_help() -> None:
 
 def _parse(argv: list[str]) -> list[str]:
     argv = [_with_home(arg) for arg in argv]
-    misnamed = _no_config(argv)
-    if misnamed is not None:
-        sys.exit(f"error: {misnamed}")
+    wrong = _wrong_config(argv)
+    if wrong is not None:
+        sys.exit(f"error: {wrong}")
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
@@ -96,8 +96,8 @@ def _with_home(arg: str) -> str:
     return re.sub(r"(?<=[=,])~(?=/)", os.path.expanduser("~"), arg) if arg.startswith("-") else arg
 
 
-def _no_config(argv: list[str]) -> str | None:
-    """What is wrong with a --config that is no file, or with one of its stages."""
+def _wrong_config(argv: list[str]) -> str | None:
+    """What is wrong with --config, if it is no file, or with how one of its stages is set."""
     for arg in argv[1:] if "config" in flags.FLAGS else []:
         found = re.fullmatch(r"--?config=([^:]*)(:.*)?", arg)
         if found and not (found[1].endswith(".py") and Path(found[1]).is_file()):

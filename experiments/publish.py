@@ -105,8 +105,9 @@ def gather(workdirs: list[Path], root: Path, join: bool = False) -> list[Source]
         raise ValueError("a run that goes on from published weights is published alone: name one workdir")
     results = [as_named(result) for result in read]
     named = shared_by_seeds(to_json(config_module(experiment).get_config(name)))
-    if shared_by_seeds(results[0]["config"]) != named:
-        different = "; ".join(differences(named, shared_by_seeds(results[0]["config"])))
+    trained = shared_by_seeds(results[0]["config"])
+    if trained != named:
+        different = "; ".join(differences(named, trained))
         raise ValueError(
             f"workdir {workdirs[0]} differs from the configuration {name!r} whose name it bears: {different}"
         )

@@ -50,9 +50,10 @@ def joined(records: list[Record]) -> Record:
     """
     first = records[0]
     for record in records:
-        different = differences(shared_by_seeds(first["config"]), shared_by_seeds(record["config"]))
-        if different:
-            raise ValueError(f"runs that are published as one must be of one configuration: {'; '.join(different)}")
+        here, there = shared_by_seeds(record["config"]), shared_by_seeds(first["config"])
+        if here != there:
+            different = "; ".join(differences(there, here))
+            raise ValueError(f"runs that are published as one must be of one configuration: {different}")
         if record["protocol"] != first["protocol"]:
             raise ValueError("runs that are published as one must be scored by one protocol")
     lists = {name: [each for record in records for each in record[name]] for name in (*OF_SEEDS, *OF_RUNS)}

@@ -121,7 +121,7 @@ def test_a_broken_configuration_is_refused(tmp_path, text, what):
 def test_a_run_that_has_lost_its_provenance_says_so(tmp_path):
     open_workdir(tmp_path, get_config("smoke"))
     (tmp_path / PROVENANCE).unlink()
-    with pytest.raises(ValueError, match=rf"{PROVENANCE} holds no JSON that can be read: .*No such file"):
+    with pytest.raises(WorkdirError, match=rf"{PROVENANCE} holds no JSON that can be read: .*No such file"):
         open_workdir(tmp_path, get_config("smoke"))
 
 

@@ -40,8 +40,7 @@ def owned(path: Path, config: ConfigDict, provenance: dict[str, Any]) -> Iterato
 
     Raises:
         WorkdirError: it holds a finished run, a run of another configuration, anything that is no run, or it
-            cannot be written, or another process trains in it.
-        ValueError: its provenance.json is damaged.
+            cannot be written, or its provenance is damaged, or another process trains in it.
     """
     check_trainable(path, config)  # before so much as a lock is written
     try:
@@ -107,7 +106,7 @@ def _record_start(path: Path, config: ConfigDict, provenance: dict[str, Any]) ->
         write_json(path / PROVENANCE, [provenance])
         write_json(path / CONFIG, to_json(config))
         return
-    records = read_json(path / PROVENANCE)
+    records = _read(path / PROVENANCE)
     if records[-1] != provenance:
         write_json(path / PROVENANCE, [*records, provenance])
 
@@ -133,9 +132,7 @@ def check_same(path: Path, config: ConfigDict) -> None:
         WorkdirError: it is not; the sentence says in what they differ.
     """
     try:
-        present = comparable(read_json(path / CONFIG))
-    except ValueError as error:
-        raise WorkdirError(str(error)) from error
+        present = comparable(_read(path / CONFIG))
     except (TypeError, KeyError, AttributeError) as error:
         raise WorkdirError(f"{path / CONFIG} holds no configuration: {error}") from error
     different = differences(present, comparable(to_json(config)))
@@ -143,15 +140,22 @@ def check_same(path: Path, config: ConfigDict) -> None:
         raise WorkdirError(f"{path} belongs to a run of another configuration: {'; '.join(different)}")
 
 
+def _read(file: Path) -> Any:
+    try:
+        return read_json(file)
+    except ValueError as error:
+        raise WorkdirError(str(error)) from error
+
+
 def read_result(path: Path) -> dict[str, Any]:
     """The result of the finished run in `path`.
 
     Raises:
-        ValueError: there is none, or one of another version, or it was ended before its last stage, or it is damaged.
+        WorkdirError: there is none, or one of another version, or it was ended before its last stage, or it is damaged.
     """
     if not (path / RESULT).exists():
         raise WorkdirError(f"workdir {path} holds no finished run")
-    result = read_json(path / RESULT)
+    result = _read(path / RESULT)
     if "runs" not in result:
         raise WorkdirError(f"{path / RESULT} was written by another version: it does not list its seeds")
     num_stages = len(result["config"]["stages"])
@@ -162,5 +166,5 @@ def read_result(path: Path) -> dict[str, Any]:
 
 def read_provenance(path: Path) -> dict[str, Any]:
     """The record of the run's last start, and as `earlier_starts` those before it that differ."""
-    *earlier, last = read_json(path / PROVENANCE)
+    *earlier, last = _read(path / PROVENANCE)
     return {**last, "earlier_starts": earlier} if earlier else last
