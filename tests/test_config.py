@@ -496,6 +496,17 @@ def test_the_fast_recipes_depart_from_the_papers_in_this():
     assert (staged.training.clip_norm, staged.training.batch_size) == (100.0, 16)
 
 
+@pytest.mark.parametrize("recipe", ["direct", "staged"])
+def test_what_trains_the_fast_recipes_on_is_their_last_stage_for_longer(recipe):
+    fast, longer = (to_json(flying_mnist.get_config(f"{recipe}_{name}")) for name in ("fast", "longer"))
+    assert len(fast.pop("stages")) > len(longer.pop("stages")) == 0
+    assert set(differences(fast, longer)) == {
+        f"config.name is '{recipe}_fast' there and '{recipe}_longer' here",
+        "config.training.max_epochs is 8 there and 24 here",
+    }
+    assert flying_mnist.PAPER[f"{recipe}_longer"] == flying_mnist.PAPER[recipe]
+
+
 def test_the_papers_comparisons_score_what_it_reports():
     from experiments.flying_mnist import section_4_3
     from experiments.flying_shapes import figure_5, table_1
