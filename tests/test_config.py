@@ -502,7 +502,7 @@ def test_what_trains_the_fast_recipes_on_is_their_last_stage_for_longer(recipe):
     assert len(fast.pop("stages")) > len(longer.pop("stages")) == 0
     assert set(differences(fast, longer)) == {
         f"config.name is '{recipe}_fast' there and '{recipe}_longer' here",
-        "config.training.max_epochs is 8 there and 24 here",
+        "config.training.max_epochs is 8 there and 16 here",
     }
     assert flying_mnist.PAPER[f"{recipe}_longer"] == flying_mnist.PAPER[recipe]
 

@@ -80,7 +80,7 @@ def get_config(name: str = "direct") -> ConfigDict:
     if name.endswith(("_fast", "_longer")):
         _make_fast(config)
     if name.endswith("_longer"):
-        config.training.max_epochs = 24
+        config.training.max_epochs = 16
     if name == "smoke":
         shrink_sequences(config)
         data.digits, data.image_size = "sklearn", 16
