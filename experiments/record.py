@@ -8,7 +8,7 @@ import numpy as np
 from nem_jax.config.compare import comparable, differences, portable
 from nem_jax.evaluation import mean_std
 from nem_jax.training.logs import read_records
-from nem_jax.training.stages import stage_paths
+from nem_jax.training.workdir import stage_paths
 
 Record = dict[str, Any]
 

@@ -10,8 +10,8 @@ from nem_jax.config.checks import set_value
 from nem_jax.config.data import change_digits, change_generator
 from nem_jax.data.split import Dataset
 from nem_jax.evaluation import Evaluation, describe_protocol, evaluate
-from nem_jax.training.stages import load_trained
 from nem_jax.training.state import draw_key
+from nem_jax.training.trained import load_trained
 from nem_jax.types import Params
 from nem_jax.weights import weights_sha256
 

@@ -38,7 +38,12 @@ def init_state(
         num_components: K >= 1.
         hidden_size: M, the size of theta.
         image_shape: (H, W, C).
+
+    Raises:
+        ValueError: `num_components` is below 1.
     """
+    if num_components < 1:
+        raise ValueError(f"num_components must be at least 1, got {num_components}")
     height, width, _ = image_shape
     gamma = jnp.abs(jax.random.normal(key, (num_components, height * width)))
     gamma = gamma / jnp.sum(gamma, axis=0, keepdims=True) if num_components > 1 else jnp.ones_like(gamma)

@@ -12,7 +12,7 @@ from forked import free_port
 from experiments.static_shapes.config import get_config
 from nem_jax import devices, hosts
 from nem_jax.config import build_experiment
-from nem_jax.training import stages
+from nem_jax.training import trained
 
 pytestmark = pytest.mark.compiled_quickly
 
@@ -73,9 +73,9 @@ def test_initial_weights_that_another_process_does_not_see_stop_all(monkeypatch)
     config.training.init_from = "static_shapes_rnn_em"
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(devices, "_tell_all", lambda words: ["", "there is no run"])
-    monkeypatch.setattr(stages, "load_trained", lambda source: pytest.fail("loaded"))
+    monkeypatch.setattr(trained, "load_trained", lambda source: pytest.fail("loaded"))
     with pytest.raises(ValueError, match=r"^training\.init_from: process 1: there is no run$"):
-        stages.initial_params(build_experiment(config))
+        trained.initial_params(build_experiment(config))
 
 
 @pytest.fixture

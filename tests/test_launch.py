@@ -18,8 +18,8 @@ from nem_jax.data.hdf5 import write_hdf5
 from nem_jax.data.shapes import static_shapes
 from nem_jax.evaluation import evaluate, summarise
 from nem_jax.training.logs import read_records
-from nem_jax.training.stages import load_trained
 from nem_jax.training.state import draw_key
+from nem_jax.training.trained import load_trained
 from nem_jax.training.workdir import RESULT
 
 CONFIG = "experiments/static_shapes/config.py:smoke"

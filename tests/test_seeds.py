@@ -12,8 +12,8 @@ from nem_jax.training.logs import METRICS, read_records
 from nem_jax.training.loop import Training
 from nem_jax.training.run import run
 from nem_jax.training.seeds import MAPPINGS, create_states, make_seed_keys, take_seed
-from nem_jax.training.stages import initial_params, load_trained
 from nem_jax.training.state import make_keys
+from nem_jax.training.trained import initial_params, load_trained
 from nem_jax.training.workdir import WEIGHTS
 from nem_jax.weights import read_weights, weights_sha256
 

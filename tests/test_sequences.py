@@ -20,8 +20,8 @@ from nem_jax.evaluation import examine
 from nem_jax.model import draw_inputs
 from nem_jax.pretrained import pretrained_names
 from nem_jax.training.logs import read_records
-from nem_jax.training.stages import load_trained
 from nem_jax.training.state import draw_key
+from nem_jax.training.trained import load_trained
 from nem_jax.training.workdir import CONFIG, RESULT
 from nem_jax.weights import weights_sha256
 

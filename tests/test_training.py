@@ -25,8 +25,8 @@ from nem_jax.training.logs import METRICS, print_scores, read_records, say
 from nem_jax.training.loop import Training
 from nem_jax.training.run import run
 from nem_jax.training.seeds import take_seed
-from nem_jax.training.stages import load_trained
 from nem_jax.training.state import create_state, draw_key, make_keys, update_best
+from nem_jax.training.trained import load_trained
 from nem_jax.training.workdir import OVERVIEW, RESULT, WEIGHTS
 from nem_jax.weights import read_weights, weights_sha256
 

@@ -17,8 +17,8 @@ from nem_jax.training.checkpoint import has_checkpoint
 from nem_jax.training.logs import print_mean_std, print_scores, say
 from nem_jax.training.loop import Training, train
 from nem_jax.training.seeds import take_seed
-from nem_jax.training.stages import initial_params, stage_paths
 from nem_jax.training.state import TrainState, draw_key
+from nem_jax.training.trained import initial_params
 from nem_jax.training.workdir import (
     INITIAL_WEIGHTS,
     OVERVIEW,
@@ -31,6 +31,7 @@ from nem_jax.training.workdir import (
     owned,
     read_provenance,
     read_result,
+    stage_paths,
 )
 from nem_jax.types import Params
 from nem_jax.weights import weights_sha256, write_weights

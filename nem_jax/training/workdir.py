@@ -30,6 +30,11 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _BEFORE_CONFIG = {LOCK, PROVENANCE, temporary_name(PROVENANCE), temporary_name(CONFIG)}
 
 
+def stage_paths(workdir: Path, num_stages: int) -> list[Path]:
+    """Where each stage is trained: a single one in `workdir` itself, several in `stage_1`, `stage_2`, ... there."""
+    return [workdir] if num_stages == 1 else [workdir / f"stage_{number}" for number in range(1, num_stages + 1)]
+
+
 class WorkdirError(ValueError):
     """The directory cannot be used for this run; no file of a run in it was changed."""
 

@@ -1,7 +1,4 @@
-"""The stages of a run, each trained in a directory of its own, and the weights that a run starts from or leaves.
-
-A run of one stage is trained in its workdir itself; one of several in `stage_1`, `stage_2`, ... there.
-"""
+"""Trained weights: those that a run left, or that come with the package, and with which the next may begin."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,13 +14,8 @@ from nem_jax.pretrained import Trained, load_pretrained, pretrained_names
 from nem_jax.training.checkpoint import has_checkpoint
 from nem_jax.training.loop import restore_best
 from nem_jax.training.seeds import take_seed
-from nem_jax.training.workdir import CONFIG
+from nem_jax.training.workdir import CONFIG, stage_paths
 from nem_jax.types import Params
-
-
-def stage_paths(workdir: Path, num_stages: int) -> list[Path]:
-    """Where each stage is trained."""
-    return [workdir] if num_stages == 1 else [workdir / f"stage_{number}" for number in range(1, num_stages + 1)]
 
 
 def load_trained(source: str, seed: int | None = None) -> Trained:
