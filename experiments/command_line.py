@@ -1,6 +1,7 @@
 """The command line of every experiment: flags in, one sentence out where they are wrong."""
 
 import contextlib
+import functools
 import os
 import re
 import sys
@@ -79,7 +80,7 @@ def _parse(argv: list[str]) -> list[str]:
         return flags.FLAGS(argv)
     except flags.Error as error:
         message = str(error).splitlines()[-1].strip()  # a config file's own error ends its traceback
-        sys.exit(f"error: {message.removeprefix('ValueError: ')}")
+        sys.exit(f"error: {_wrong_type(message) or message.removeprefix('ValueError: ')}")
     except OSError as error:
         sys.exit(f"error: {error}")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -105,6 +106,21 @@ def _wrong_config(argv: list[str]) -> str | None:
         if re.match(r"--?config\.stages\[", arg):
             return f"{arg}: stages are set as a whole, --config.stages=(...)"
     return None
+
+
+_TYPES: dict[type, str] = {
+    int: "an integer", float: "a number", bool: "true or false", ConfigDict: "set field by field, --config.%s.FIELD=..."
+}  # fmt: skip
+
+
+def _wrong_type(message: str) -> str | None:
+    """What absl's `message` says in Python's words, of a field whose value is of another type."""
+    found = re.match(r"flag --(config\.([\w.]+)=.*?): ", message)
+    if found is None:
+        return None
+    *sections, name = found[2].split(".")
+    expected = _TYPES.get(functools.reduce(getattr, sections, default_config()).get_type(name))
+    return expected and f"--{found[1]}: {found[2]} must be {expected.replace('%s', found[2])}"
 
 
 def _unknown_field(argv: list[str]) -> str | None:

@@ -22,9 +22,6 @@ from nem_jax.training.logs import print_mean_std, print_scores
 
 _NUM_TEST = define_num_test()
 _SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "which examples")
-_NUM_COMPONENTS = flags.DEFINE_integer("num_components", None, "K, if not the trained one", lower_bound=1)
-_NUM_OBJECTS = flags.DEFINE_integer("num_objects", None, "objects per example, if not the trained", lower_bound=1)
-_GENERATOR = flags.DEFINE_string("generator", None, "the data, if not the trained: see config.data.generator")
 _GAMMA_DRAWS = flags.DEFINE_integer("gamma_draws", 1, "repeat with so many initial gammas and noises", lower_bound=1)
 _NUM_DRAWS = flags.DEFINE_integer("num_draws", None, "initial gammas, of which the likeliest result is scored", 1)
 _CLEAN = flags.DEFINE_boolean("clean", False, "no input noise (the default is the training's, as in the original)")
@@ -37,13 +34,7 @@ def main() -> None:
         raise ValueError(f"num_test is given, but split is {_SPLIT.value!r}")
     if OUTPUT.value:
         make_room(Path(OUTPUT.value))
-    fields = {
-        "model.num_components": _NUM_COMPONENTS.value,
-        "model.num_draws": _NUM_DRAWS.value,
-        "data.num_objects": _NUM_OBJECTS.value,
-        "data.generator": _GENERATOR.value,
-    }
-    subject = load_flagged(source, fields)
+    subject = load_flagged(source, {"model.num_draws": _NUM_DRAWS.value})
     subject = without_noise(subject) if _CLEAN.value else subject
     print(f"seed {subject.trained_config.seed} of {source}")
     draws = []

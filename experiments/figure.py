@@ -52,8 +52,8 @@ def produce(
     and `drawing`: the flags that `default` and `draw` read.
 
     Raises:
-        ValueError: there are numbers already, which are not replaced; or none to draw from, or a flag that has no
-            effect on that.
+        ValueError: there are numbers already, which are not replaced; or none to draw from, or another figure's, or a
+            flag that has no effect on that.
     """
     if _REDRAW.value:
         read = ("redraw", "output", "compilation_cache", *drawing, *(() if OUTPUT.value else naming))
@@ -71,5 +71,10 @@ def produce(
         write_json(file, {**record, **provenance.record()})
     record = read_json(file)
     arrays = dict(np.load(arrays_file)) if has_arrays else {}
-    draw(record, arrays, path)
+    try:
+        draw(record, arrays, path)
+    except KeyError as error:
+        if not _REDRAW.value:
+            raise
+        raise ValueError(f"{file} holds no numbers of this figure: it has no {error}") from error
     tell(path)

@@ -39,10 +39,13 @@ def earlier_training(result: dict[str, Any], published: Path) -> list[dict[str, 
     )
 
 
-def as_named(result: dict[str, Any]) -> dict[str, Any]:
-    """A run's result, as one of the named configuration: with what weights it began is not part of that."""
+def as_named(result: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]:
+    """A run's result, as one of the configuration `named`: with whose weights it began, if any, is not part of that."""
     config = result["config"]
-    return {**result, "config": {**config, "training": {**config["training"], "init_from": None}}}
+    if config["training"]["init_from"] is None:
+        return result
+    training = {**config["training"], "init_from": named["training"]["init_from"]}
+    return {**result, "config": {**config, "training": training}}
 
 
 def _trainings(record: Record) -> list[dict[str, Any]]:

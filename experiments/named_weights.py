@@ -68,9 +68,9 @@ def find_weights(experiment: str, name: str, directory: Path) -> list[TrainedWei
             continue
         if trained["name"] != name:
             raise ValueError(f"{path} holds weights of {trained['name']}, not of {name}")
-        result = as_named(read_result(path))
-        named = config_module(experiment).get_config(name)
-        changes = tuple(differences(shared_by_seeds(to_json(named)), shared_by_seeds(result["config"])))
+        named = to_json(config_module(experiment).get_config(name))
+        result = as_named(read_result(path), named)
+        changes = tuple(differences(shared_by_seeds(named), shared_by_seeds(result["config"])))
         began_with = result.get("initial_weights")
         for run in result["runs"]:
             training = {key: run[key] for key in TRAINING if key in run}

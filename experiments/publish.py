@@ -3,7 +3,8 @@
     python -m experiments.publish --workdirs=runs/rnn_em_seed0,runs/rnn_em_seed1
     python -m experiments.publish --workdirs=runs/rnn_em_seed2 --join       # a third, on another machine perhaps
 
-A seed that is published already, and had a run of its own, is replaced by one of more epochs.
+A seed that is published already is replaced by one of at least as many epochs; with --join of more, and where it had a
+run of its own.
 
 The runs must differ in their seeds alone. One that went on from published weights, its own configuration's or another's
 of its experiment (`--config.training.init_from=flying_shapes_rnn_em_3_3`; where the weights stayed with their run, its
@@ -46,7 +47,7 @@ from nem_jax.training.workdir import OVERVIEW, WEIGHTS, read_result
 from nem_jax.types import Params
 from nem_jax.weights import read_weights, weights_sha256, write_weights
 
-LARGE_WEIGHTS, MAX_AMI_CHANGE = 5_000_000, 0.001
+LARGE_WEIGHTS, MAX_AMI_CHANGE = 2_000_000, 0.001
 """Bytes, from which on weights are packaged in float16 unless that moves AMI so much."""
 
 
@@ -83,6 +84,23 @@ def check_seeds(file: Path, seeds: int) -> None:
         )
 
 
+def check_epochs(file: Path, record: Record) -> None:
+    """No seed of a result is replaced by one of fewer epochs, unless that went on from published weights.
+
+    Raises:
+        ValueError: one would be.
+    """
+    if not file.exists() or record.get("earlier_training"):
+        return
+    epochs = dict(zip(record["seeds"], record["epochs"], strict=True))
+    present = read_json(file)
+    for seed, count in zip(present["seeds"], present["epochs"], strict=True):
+        if epochs.get(seed, count) < count:
+            raise ValueError(
+                f"{file} has {count} epochs of seed {seed}, these runs {epochs[seed]}: to replace it, remove it"
+            )
+
+
 class Source(NamedTuple):
     """A record, and the finished run that it is of; None: it is published already."""
 
@@ -95,7 +113,7 @@ def gather(workdirs: list[Path], root: Path, join: bool = False) -> list[Source]
 
     Raises:
         ValueError: a run is not finished, its configuration is not the one its name says, or there are published seeds
-            that cannot be joined, or more of them than would replace them.
+            that cannot be joined, or more of them, or of more epochs, than would replace them.
     """
     read = [read_result(path) for path in workdirs]
     experiment, name = read[0]["config"]["experiment"], read[0]["config"]["name"]
@@ -103,11 +121,11 @@ def gather(workdirs: list[Path], root: Path, join: bool = False) -> list[Source]
     earlier = [earlier_training(result, file.parent) for result in read]
     if any(earlier) and (join or len(read) > 1):
         raise ValueError("a run that goes on from published weights is published alone: name one workdir")
-    results = [as_named(result) for result in read]
-    named = shared_by_seeds(to_json(config_module(experiment).get_config(name)))
-    trained = shared_by_seeds(results[0]["config"])
-    if trained != named:
-        different = "; ".join(differences(named, trained))
+    named = to_json(config_module(experiment).get_config(name))
+    results = [as_named(result, named) for result in read]
+    expected, trained = shared_by_seeds(named), shared_by_seeds(results[0]["config"])
+    if trained != expected:
+        different = "; ".join(differences(expected, trained))
         raise ValueError(
             f"workdir {workdirs[0]} differs from the configuration {name!r} whose name it bears: {different}"
         )
@@ -119,6 +137,8 @@ def gather(workdirs: list[Path], root: Path, join: bool = False) -> list[Source]
         found[0].record["earlier_training"] = earlier[0]
     if not join:
         check_seeds(file, sum(len(source.record["seeds"]) for source in found))
+        for source in found:
+            check_epochs(file, source.record)
         return found
     present = without_continued(published(file), [source.record for source in found])
     return [*([Source(present, None)] if present["seeds"] else []), *found]

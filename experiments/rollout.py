@@ -27,6 +27,9 @@ from nem_jax.training.state import draw_key
 _EXAMPLE = define_example()
 _NUM_AHEAD = flags.DEFINE_integer("num_ahead", 20, "steps on the model's own predictions", lower_bound=1)
 
+GREY = 0.5
+"""Drawn where a frame would be, once they have ended."""
+
 
 def measure() -> figure.Measured:
     """Error of each step over the test set; prediction, gamma and psi of one example."""
@@ -46,14 +49,16 @@ def measure() -> figure.Measured:
     for name in ("gamma", "psi"):
         arrays[name] = np.concatenate([getattr(observed, name)[0], getattr(ahead, name)[0]])
     record = {"num_observed": model.num_steps, "num_ahead": _NUM_AHEAD.value, "example": _EXAMPLE.value}
-    return {**describe_subject(subject), **record, "upper_bound": quartiles(losses)}, jax.device_get(arrays)
+    return {**describe_subject(subject), **record, "loss_upper_bound": quartiles(losses)}, jax.device_get(arrays)
 
 
 def draw(record: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> None:
     """The error's curve, the sequence as a picture, and its animation."""
-    curves = {Path(record["trained"]).name: record["upper_bound"]}
+    curves = {Path(record["trained"]).name: record["loss_upper_bound"]}
     charts.curve(curves, "error [nats per image]", record["num_observed"]).savefig(beside(path))
     shown = {name: arrays[name] for name in ("x", "gamma", "psi")}
+    no_frame = np.full_like(arrays["x"][len(arrays["x_noisy"]) :], GREY)
+    shown["x_noisy"] = np.concatenate([arrays["x_noisy"], no_frame])
     plots.sequence(**shown, every=2).savefig(beside(path, "_sequence.png"))
     predicted = ("prediction", arrays["psi"].max(axis=1))
     plots.write_animation(beside(path, ".gif"), [predicted, *plots.sequence_panels(**shown)])

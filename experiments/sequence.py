@@ -1,7 +1,7 @@
 """N-EM's figures 4 and 7: one sequence step by step, its grouping and each component's prediction, and as animation.
 
-python -m experiments.sequence --trained=flying_shapes_rnn_em_3_3
-python -m experiments.sequence --trained=runs/direct --example=3 --num_steps=50
+python -m experiments.sequence --trained=flying_shapes_rnn_em_3_5 --num_objects=5
+python -m experiments.sequence --trained=runs/direct --num_objects=3 --num_components=3 --example=3 --num_steps=50
 """
 
 from pathlib import Path
@@ -23,6 +23,9 @@ from nem_jax.training.state import draw_key
 _EXAMPLE = define_example()
 _EVERY = flags.DEFINE_integer("every", 1, "the picture shows one step in so many; the animation all", lower_bound=1)
 
+SHOWN = ("x", "gamma", "psi", "x_noisy")
+"""Of what `evaluation.examine` returns."""
+
 
 def measure() -> figure.Measured:
     """The example's inputs, targets, gamma and psi at each step."""
@@ -31,13 +34,13 @@ def measure() -> figure.Measured:
     experiment = subject.experiment
     key, index = draw_key(subject.trained_config.seed, 0), np.array([_EXAMPLE.value])
     shown = examine(experiment.model, subject.params, key, subject.dataset, "test", index)
-    arrays = {name: leaf[0] for name, leaf in shown._asdict().items()}
+    arrays = {name: getattr(shown, name)[0] for name in SHOWN}
     return {**describe_subject(subject), "example": _EXAMPLE.value}, arrays
 
 
 def draw(record: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> None:
     """Picture and animation."""
-    shown = {name: arrays[name] for name in ("x", "gamma", "psi", "x_noisy")}
+    shown = {name: arrays[name] for name in SHOWN}
     plots.sequence(**shown, every=_EVERY.value).savefig(beside(path))
     plots.write_animation(beside(path, ".gif"), plots.sequence_panels(**shown))
 

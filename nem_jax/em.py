@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nem_jax.distributions import PixelDist
-from nem_jax.types import Cell, EMState, Params, PRNGKey, assert_gamma_of, assert_psi_of
+from nem_jax.types import Cell, EMState, Params, PRNGKey, assert_gamma_of, assert_psi_of, check_counts
 
 E_STEP_EPSILON = 1e-6
 
@@ -40,10 +40,9 @@ def init_state(
         image_shape: (H, W, C).
 
     Raises:
-        ValueError: `num_components` is below 1.
+        ValueError: a count is below 1.
     """
-    if num_components < 1:
-        raise ValueError(f"num_components must be at least 1, got {num_components}")
+    check_counts(num_components=num_components, hidden_size=hidden_size)
     height, width, _ = image_shape
     gamma = jnp.abs(jax.random.normal(key, (num_components, height * width)))
     gamma = gamma / jnp.sum(gamma, axis=0, keepdims=True) if num_components > 1 else jnp.ones_like(gamma)
@@ -85,6 +84,7 @@ def e_step(
     The original program adds `epsilon` to the *linear* likelihood before it normalises. That is part of the
     model: a pixel far from every mean gets uniform responsibilities, where the exact posterior picks the least
     wrong component. `epsilon=0.0` is the exact posterior, computed in log space; under jit `epsilon` is static.
+    Pixels must lie in [0, 1]: outside, a Bernoulli likelihood is none.
 
     Raises:
         ValueError: epsilon is neither 0 nor at least `MIN_EPSILON`.

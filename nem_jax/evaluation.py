@@ -31,7 +31,7 @@ class Evaluation(NamedTuple):
 
     loss: losses.StepLoss
     """The training objective in nats, `[N]`."""
-    upper_bound: Float[Array, "*n"]
+    loss_upper_bound: Float[Array, "*n"]
     """`losses.loss_upper_bound` after the last step, `[N]`."""
     scores: metrics.Scores
     """After each of the model's `scored_steps`: `[N, 1]` for 'last', `[N, T]` for 'all'."""
@@ -95,7 +95,7 @@ def over_split(of_batch: Callable[[Any, np.ndarray], Any], split: Split, batch_s
 def summarise(evaluation: Evaluation) -> dict[str, float]:
     """Means over the examples: the losses, and each score after the last step and over all scored steps."""
     means = {name: np.mean(value) for name, value in evaluation.loss._asdict().items()}
-    means["upper_bound"] = np.mean(evaluation.upper_bound)
+    means["loss_upper_bound_last"] = np.mean(evaluation.loss_upper_bound)
     for name, value in evaluation.scores._asdict().items():
         means[f"{name}_last"], means[f"{name}_mean"] = np.mean(value[:, -1]), np.mean(value)
     return {name: float(mean) for name, mean in means.items()}

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Num
 
 from nem_jax import em, losses
 from nem_jax.distributions import PixelDist
-from nem_jax.types import Cell, EMState, Params, PRNGKey, Trajectory
+from nem_jax.types import Cell, EMState, Params, PRNGKey, Trajectory, check_counts
 from nem_jax.unrolling import unroll
 
 
@@ -67,10 +67,11 @@ class NEM:
     remat: str = "none"
 
     def __post_init__(self) -> None:
-        least = {"hidden_size": 1, "num_components": 1, "num_steps": 1, "lookahead": 0, "num_draws": 1}
-        for name, lowest in {**least, **({} if self.scan_unroll is None else {"scan_unroll": 1})}.items():
-            if getattr(self, name) < lowest:
-                raise ValueError(f"{name} must be at least {lowest}, got {getattr(self, name)}")
+        counts = ("hidden_size", "num_components", "num_steps", "num_draws")
+        check_counts(**{name: getattr(self, name) for name in counts})
+        check_counts(0, lookahead=self.lookahead)
+        if self.scan_unroll is not None:
+            check_counts(scan_unroll=self.scan_unroll)
         for name in ("step_weights", "scored_steps"):
             if getattr(self, name) not in losses.WHICH_STEPS:
                 raise ValueError(f"{name} must be one of {', '.join(losses.WHICH_STEPS)}, got {getattr(self, name)!r}")

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 Params = Any
@@ -69,6 +70,13 @@ class Trajectory(NamedTuple):
     theta: Float[Array, "*b T K M"]
     psi: Float[Array, "*b T K H W C"]
     gamma: Float[Array, "*b T K H W 1"]
+
+
+def check_counts(lowest: int = 1, **counts: Any) -> None:
+    """ValueError, which names the count, unless each is a whole number of at least `lowest`."""
+    for name, count in counts.items():
+        if not isinstance(count, int | np.integer) or count < lowest:
+            raise ValueError(f"{name} must be an integer of at least {lowest}, got {count!r}")
 
 
 def at_least_float32(dtype: Any) -> Any:

@@ -24,6 +24,13 @@ def _standard_error(prob):
     return np.sqrt(prob * (1 - prob) / NUM_PIXELS)
 
 
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("prob", [1.5, -0.5, float("nan")])
+def test_an_impossible_probability_is_refused(noise, prob):
+    with pytest.raises(ValueError, match=f"^prob must be from 0 to 1, got {prob}$"):
+        noise(jax.random.key(0), _binary(), prob)
+
+
 @pytest.mark.parametrize("prob", [0.1, 0.2, 0.7])
 def test_bitflip_rate_is_the_same_for_zeros_and_ones(prob):
     x = np.asarray(_binary())

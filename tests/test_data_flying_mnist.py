@@ -211,6 +211,7 @@ REFUSED = {
         {"num_objects": 3, "digit_pool": 2},
         r"data\.num_objects is 3, but the pool of digits \(data\.digit_pool\) has 2",
     ),
+    "no digits": ({"num_objects": 0}, "^num_objects must be an integer of at least 1, got 0$"),
     "more than validate": ({"num_objects": 6}, r"data\.num_objects is 6, but the pool of digits .* has 5"),
 }
 

@@ -1,6 +1,7 @@
 """Reading digit pictures: IDX files, scikit-learn's digits, and one sentence for each fault."""
 
 import gzip
+import os
 import struct
 import urllib.error
 
@@ -90,6 +91,19 @@ def test_a_directory_without_its_files_is_named(directory, tmp_path):
         mnist.load_mnist(tmp_path / "nowhere")
 
 
+def test_files_are_read_once_and_again_if_they_change(directory, monkeypatch):
+    """A table has a data set for each line."""
+    first, again = mnist.load_mnist(directory), mnist.load_mnist(str(directory))
+    assert all(one is other for one, other in zip(first, again, strict=True))
+    assert not any(images.flags.writeable for images in first)
+    file = directory / "t10k-images-idx3-ubyte"
+    file.write_bytes(idx_bytes(IMAGES[:3]))
+    os.utime(file, ns=(0, file.stat().st_mtime_ns + 1))
+    changed = mnist.load_mnist(directory)
+    assert changed.training is first.training
+    np.testing.assert_array_equal(changed.test, first.training[:3])
+
+
 @pytest.mark.parametrize("array", [IMAGES[:4], IMAGES[:, :, 1:], IMAGES[:, 0, 0]], ids=["number", "size", "labels"])
 def test_images_that_are_not_mnists_are_refused(directory, array):
     (directory / "train-images-idx3-ubyte.gz").write_bytes(idx_bytes(array))
@@ -135,6 +149,20 @@ def test_without_a_network_it_says_what_to_do(monkeypatch, nothing_fetched, erro
     with pytest.raises(ValueError, match=r"give data\.mnist_dir, a directory .*, or data\.digits='sklearn'") as refusal:
         mnist.load_mnist(None)
     assert type(error).__name__ in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_without_a_network_nothing_else_is_said(monkeypatch, nothing_fetched, tmp_path, recwarn):
+    """scikit-learn warns of each of its tries."""
+
+    def no_network(*_, **__):
+        raise urllib.error.URLError("no route")
+
+    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path))
+    monkeypatch.setattr("sklearn.datasets._openml.urlopen", no_network)
+    monkeypatch.setattr("sklearn.datasets._openml.time.sleep", lambda seconds: None)
+    with pytest.raises(ValueError, match=r"MNIST cannot be downloaded .*URLError"):
+        mnist.load_mnist(None)
+    assert not recwarn.list
 
 
 def test_bundled_digits_are_all_of_them_once_in_order():

@@ -139,6 +139,20 @@ def test_an_image_that_is_too_small_is_refused():
     shapes.static_shapes(0, (1, 1, 1), image_size=12)
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"num_objects": 0}, "num_objects must be an integer of at least 1, got 0"),
+        ({"num_objects": -1}, "num_objects must be an integer of at least 1, got -1"),
+        ({"num_frames": 0}, "num_frames must be an integer of at least 1, got 0"),
+        ({"sizes": (5, -5, 1)}, "the size of validation must be an integer of at least 1, got -5"),
+    ],
+)
+def test_impossible_counts_are_refused(options, sentence):
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        shapes.flying_shapes(**{"seed": 0, "sizes": (1, 1, 1), "num_frames": 2, **options})
+
+
 def test_static_shapes_are_the_ones_of_the_published_scores(draw):
     """The draws that weights and results in this repository rest on, written out once more."""
     source = DATASET.splits["test"].source

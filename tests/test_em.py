@@ -40,6 +40,13 @@ def test_init_state(num_components):
     assert jnp.min(state.gamma) >= 0
 
 
+@pytest.mark.parametrize(("field", "value"), [("num_components", 0), ("num_components", -1), ("hidden_size", 1.5)])
+def test_impossible_counts_are_refused(field, value):
+    given = {"num_components": 2, "hidden_size": 3, field: value}
+    with pytest.raises(ValueError, match=f"^{field} must be an integer of at least 1, got {value}$"):
+        inspect.unwrap(em.init_state)(jax.random.key(0), **given, image_shape=(4, 4, 1))
+
+
 def test_initial_gamma_of_one_component_is_exactly_one():
     np.testing.assert_array_equal(em.init_state(jax.random.key(0), 1, 4, (5, 6, 1)).gamma, 1)
 

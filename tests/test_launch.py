@@ -143,7 +143,11 @@ def test_the_weights_are_scored_again_with_other_k_and_t(finished, launch, tmp_p
     ("arguments", "sentence"),
     [
         (["--config.model.num_components=0"], "model.num_components must be an integer of at least 1, got 0"),
-        (["--config.model.num_components=1.5"], "num_components=1.5"),
+        (["--config.model.num_components=1.5"], "=1.5: model.num_components must be an integer"),
+        (["--config.model.epsilon=none"], "=none: model.epsilon must be a number"),
+        (["--config.model.gradient_gamma=maybe"], "=maybe: model.gradient_gamma must be true or false"),
+        (["--config.data=x"], "--config.data=x: data must be set field by field, --config.data.FIELD=..."),
+        (["--config.seed=x"], "--config.seed=x: seed must be an integer"),
         (["--config.model.nope=1"], "--config.model.nope=1: model has no field 'nope', only cell, "),
         (["--config.model.num_component=1"], "num_component=1: model has no field 'num_component', only cell, "),
         (["--config.modle.num_steps=1"], "num_steps=1: the configuration has no field 'modle', only data, "),

@@ -208,6 +208,30 @@ def test_sequential_is_a_word_of_prose():
     assert not _faults(MODULES, judge)
 
 
+LOOPS = {"scan", "while_loop", "fori_loop", "map", "associative_scan"}
+"""Of jax.lax."""
+MAY_LOOP = {
+    "unrolling.py": "EM steps",
+    "training/step.py": "training steps, and parts of a batch",
+    "training/seeds.py": "seeds in sequence",
+    "metrics.py": "the terms of a sum",
+    "networks/convolution.py": "convolutions with kernels of their own",
+}
+
+
+def test_loops_are_where_they_are_known():
+    """No second loop over EM steps, no second training loop."""
+
+    def names(path):
+        for node in ast.walk(_tree(path)):
+            if isinstance(node, ast.Attribute) and node.attr in LOOPS and ast.unparse(node.value) in ("lax", "jax.lax"):
+                yield node.attr
+            elif isinstance(node, ast.ImportFrom) and node.module == "jax.lax":
+                yield from (alias.name for alias in node.names if alias.name in LOOPS)
+
+    assert {path.relative_to("nem_jax").as_posix() for path in MODULES if list(names(path))} == set(MAY_LOOP)
+
+
 def test_public_functions_have_docstrings():
     def judge(path):
         for node in _tree(path).body:

@@ -116,6 +116,24 @@ def _groups_and_gamma(batch=4, num_components=4):
     return _image(groups), jnp.asarray(weights / weights.sum(axis=1, keepdims=True), jnp.float32)
 
 
+def test_numpys_arrays_serve_whatever_their_integers(cases, expected):
+    """As `write_hdf5` stores them, and with more groups than a byte counts."""
+    groups, labels, mask = (part[5] for part in cases)
+    for kind in (np.uint8, np.int64):
+        given = groups.astype(kind), labels.astype(kind), mask
+        found = metrics.ami(*given, num_groups=300, num_components=RANGES["num_components"])
+        assert found == pytest.approx(expected[5, 0], abs=5e-6)
+
+
+@pytest.mark.parametrize("score", [metrics.ami, metrics.ari])
+def test_a_batch_without_vmap_is_refused(cases, score):
+    """Labels of one image mean nothing in another."""
+    with pytest.raises(ValueError, match=r"^groups must be of one image, .*: a batch needs jax\.vmap$"):
+        score(*map(jnp.asarray, cases), **RANGES)
+    one = [jnp.asarray(part[5]) for part in cases]
+    assert score(*(part[..., None] for part in one), **RANGES) == score(*one, **RANGES)
+
+
 @pytest.mark.parametrize(("x64", "tolerance"), [(False, 5e-6), (True, 1e-11)], ids=["float32", "float64"])
 def test_scores_equal_sklearn(cases, expected, x64, tolerance):
     with jax.enable_x64(x64):

@@ -97,7 +97,7 @@ def test_an_image_without_frames_is_refused():
     + [("lookahead", -1, 0)],
 )
 def test_impossible_counts_are_refused(field, value, lowest):
-    with pytest.raises(ValueError, match=f"^{field} must be at least {lowest}, got {value}$"):
+    with pytest.raises(ValueError, match=f"^{field} must be an integer of at least {lowest}, got {value}$"):
         dataclasses.replace(NEM, **{field: value})
 
 

@@ -38,7 +38,7 @@ from nem_jax.files import write_json
 from nem_jax.pretrained import DIRECTORY, load_pretrained, pretrained_names
 from nem_jax.training.logs import METRICS
 from nem_jax.training.run import run
-from nem_jax.training.workdir import OVERVIEW, RESULT, WEIGHTS
+from nem_jax.training.workdir import OVERVIEW, RESULT, WEIGHTS, WorkdirError
 from nem_jax.weights import read_weights, weights_sha256, write_weights
 
 pytestmark = pytest.mark.compiled_quickly
@@ -245,6 +245,8 @@ def test_a_seed_that_was_trained_on_takes_its_own_place(two_runs, tmp_path):
         assert record["seeds"] == ([1, 0] if name == "after" else [0])
         if name == "after":
             assert record == json.loads((tmp_path / "at_once" / "static_shapes/results/smoke.json").read_text())
+    with pytest.raises(ValueError, match=r"smoke\.json has 2 epochs of seed 0, these runs 1: to replace it, remove it"):
+        publish.publish([cut], **places)
     left = without_continued(record, [{"seeds": [0], "epochs": [99]}])
     assert (left["seeds"], left["weights_sha256"]) == ([], None)  # its weights are nobody's now
     record["command"] = ["of both", *record["command"]]
@@ -393,6 +395,8 @@ def test_the_demo_finds_a_directory(two_runs, tmp_path):
     assert next_workdir(tmp_path, config) == tmp_path / "demo-3"
     (tmp_path / "demo-1" / RESULT).unlink()  # interrupted
     assert next_workdir(tmp_path, config) == tmp_path / "demo-1"
+    with pytest.raises(WorkdirError, match="workdir must be a directory of this machine"):
+        next_workdir(Path("gs://bucket"), config)  # and does not count for ever
 
 
 def one_record(seed, ami, valid_loss, num_components=4):

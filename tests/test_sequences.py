@@ -411,11 +411,11 @@ def test_a_model_goes_on_by_itself(runs, launch, tmp_path):
     done = launch("experiments.rollout", f"--trained={runs / 'rnn_em_3_3'}", "--num_ahead=2", output)
     assert done.returncode == 0, done.stderr
     record = read(tmp_path / "figure.json")
-    assert len(record["upper_bound"]["mean"]) == record["num_observed"] + 2 == 5
+    assert len(record["loss_upper_bound"]["mean"]) == record["num_observed"] + 2 == 5
     assert record["protocol"]["num_steps"] == 3
     best = min(read(runs / "rnn_em_3_3" / RESULT)["runs"], key=lambda run: run["best_valid_loss"])
-    observed = best["scores"]["upper_bound"]
-    assert record["upper_bound"]["mean"][2] == pytest.approx(observed, rel=1e-5)  # the last step with a frame
+    observed = best["scores"]["loss_upper_bound_last"]
+    assert record["loss_upper_bound"]["mean"][2] == pytest.approx(observed, rel=1e-5)  # the last step with a frame
     subject = load_subject(str(runs / "rnn_em_3_3"), num_ahead=2)
     example = subject.dataset.sample(subject.dataset.splits["test"].source, jnp.int32(0))
     key = draw_key(subject.trained_config.seed, 0)

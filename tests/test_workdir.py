@@ -125,6 +125,21 @@ def test_a_run_that_has_lost_its_provenance_says_so(tmp_path):
         open_workdir(tmp_path, get_config("smoke"))
 
 
+@pytest.mark.parametrize("text", ["{}", "[]"])
+def test_a_damaged_provenance_is_refused(tmp_path, text):
+    open_workdir(tmp_path, get_config("smoke"))
+    (tmp_path / PROVENANCE).write_text(text)
+    with pytest.raises(WorkdirError, match=rf"{PROVENANCE} is damaged: it lists no start of the run"):
+        open_workdir(tmp_path, get_config("smoke"))
+
+
+@pytest.mark.parametrize("text", ["[]", '{"runs": []}'])
+def test_a_damaged_result_is_refused(tmp_path, text):
+    (tmp_path / RESULT).write_text(text)
+    with pytest.raises(WorkdirError, match=rf"{RESULT} was written by another version, or is damaged"):
+        workdir.read_result(tmp_path)
+
+
 def test_a_file_system_without_locks_is_not_another_process(tmp_path, monkeypatch):
     def unsupported(*_):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))

@@ -4,9 +4,9 @@
 
 Names: `direct` (all digits from the start), `staged` (20, then 500, then all digits), `direct_text` (`direct`, but the
 E-step's sigma is that of the paper's text, not of the original program), `direct_fast` and `staged_fast` (no
-reproduction: what two cores can train, `_make_fast`), `direct_longer` and `staged_longer` (these, trained on: to be
-begun with their weights, `--config.training.init_from=runs/staged_fast`), `smoke` (seconds, two stages, on
-scikit-learn's digits).
+reproduction: what one core can train, `_make_fast`), `direct_longer` and `staged_longer` (these, trained on: they begin
+with the weights of `runs/direct_fast` or `runs/staged_fast`, or others by `--config.training.init_from=DIRECTORY`),
+`smoke` (seconds, two stages, on scikit-learn's digits).
 `--config.data.mnist_dir=DIRECTORY` holds MNIST's IDX files; else scikit-learn downloads it. The paper's test AMI:
 `PAPER`; what was reached: experiments/README.md. An epoch takes 14 to 17 minutes on two cores, of the fast ones 10 on
 one. T and all other fields that are not set here: nem_jax/config/fields.py.
@@ -81,6 +81,7 @@ def get_config(name: str = "direct") -> ConfigDict:
         _make_fast(config)
     if name.endswith("_longer"):
         config.training.max_epochs = 16
+        config.training.init_from = f"runs/{name.removesuffix('longer')}fast"
     if name == "smoke":
         shrink_sequences(config)
         data.digits, data.image_size = "sklearn", 16

@@ -17,7 +17,7 @@ def lines() -> list[Line]:
         for name in names:
             num_objects, num_components = NUM_OBJECTS_AND_K[name]
             model = "RNN-AE" if num_components == 1 else f"RNN-EM (K = {num_components})"
-            table.append(Line(f"{task}, {num_objects} objects", model, name, {}, score="upper_bound"))
+            table.append(Line(f"{task}, {num_objects} objects", model, name, {}, score="loss_upper_bound_last"))
     return table
 
 

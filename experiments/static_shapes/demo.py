@@ -27,6 +27,8 @@ def _is_trainable(workdir: Path, config: ConfigDict) -> bool:
     try:
         check_trainable(workdir, config)
     except WorkdirError:
+        if not workdir.exists():  # the next number would be refused for the same reason
+            raise
         return False
     return True
 

@@ -24,7 +24,7 @@ from nem_jax.data.mnist import Digits
 from nem_jax.data.motion import bounce, draw_velocities
 from nem_jax.data.scene import render
 from nem_jax.data.split import SPLITS, Dataset, Split, bound, generated_splits
-from nem_jax.types import Example, PRNGKey
+from nem_jax.types import Example, PRNGKey, check_counts
 
 MAX_COVER = 2
 """So often may the frames of all digits together cover the canvas: the paper's three of 14x14 exceed 24x24."""
@@ -86,8 +86,9 @@ def flying_mnist(
     Raises:
         ValueError: one sentence that names the field of a configuration: a digit larger than the canvas, more digits
             than the pool has, a pool of more than there are, or so many digits that they would cover the canvas more
-            than twice.
+            than twice; or a count below 1.
     """
+    check_counts(num_frames=num_frames, num_objects=num_objects)
     _, height, width = digits.training.shape
     least = max(height, width)
     if image_size < least:

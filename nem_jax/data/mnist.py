@@ -6,6 +6,7 @@ N-EM's section 4.3 down-samples the digits without saying how; ours are the mean
 import functools
 import gzip
 import math
+import warnings
 import zlib
 from http.client import HTTPException
 from pathlib import Path
@@ -31,7 +32,7 @@ class Digits(NamedTuple):
 
 
 def load_mnist(directory: str | Path | None = None) -> Digits:
-    """MNIST, 60,000 and 10,000 digits of 14x14: the 2x2 means of the published 28x28.
+    """MNIST, 60,000 and 10,000 digits of 14x14: the 2x2 means of the published 28x28. Read once: callers share them.
 
     Args:
         directory: holds the IDX files `train-images-idx3-ubyte` and `t10k-images-idx3-ubyte`, with or without `.gz`;
@@ -40,9 +41,12 @@ def load_mnist(directory: str | Path | None = None) -> Digits:
     Raises:
         FileNotFoundError, ValueError: one sentence that names the file or says what to do without a network.
     """
-    place = None if directory is None else Path(directory)
-    images = _fetch_openml() if place is None else {part: _read_images(place, part) for part in NUM_IMAGES}
-    return Digits(_halve(images["train"]), _halve(images["t10k"]))
+    if directory is None:
+        return _fetch_openml()
+    files = [_find_images(Path(directory), part) for part in NUM_IMAGES]
+    return Digits(
+        *(_read_images(file, file.stat().st_mtime_ns, part) for part, file in zip(NUM_IMAGES, files, strict=True))
+    )
 
 
 def load_sklearn_digits() -> Digits:
@@ -81,38 +85,47 @@ def read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
     return np.frombuffer(content, np.uint8, offset=header_size).reshape(shape)
 
 
-def _read_images(directory: Path, part: str) -> np.ndarray:
+def _find_images(directory: Path, part: str) -> Path:
     name = f"{part}-images-idx3-ubyte"
     candidates = [directory / f"{name}.gz", directory / name]
     path = next((path for path in candidates if path.is_file()), None)
     if path is None:
         raise FileNotFoundError(f"data.mnist_dir: there is no file {name}.gz or {name} in {directory}")
+    return path.resolve()
+
+
+@functools.lru_cache(maxsize=len(NUM_IMAGES))  # each stage of a run, and each line of a table, asks for them
+def _read_images(path: Path, modified: int, part: str) -> np.ndarray:
+    """The part's digits in `path`, last `modified` then."""
     images, shape = read_idx(path), (NUM_IMAGES[part], IMAGE_SIZE, IMAGE_SIZE)
     if images.shape != shape:
         raise ValueError(f"{path} must hold {_by(shape)} bytes, but holds {_by(images.shape)}")
-    return images
+    return _halve(images)
 
 
-@functools.cache  # its text takes a minute to parse, and each stage of a run asks for it
-def _fetch_openml() -> dict[str, np.ndarray]:
+@functools.cache  # its text takes a minute to parse
+def _fetch_openml() -> Digits:
     """The first 60,000 rows as training images: OpenML's order was not compared with the IDX files."""
     from sklearn.datasets import fetch_openml
 
     try:
-        rows = fetch_openml("mnist_784", version=1, parser="liac-arff", as_frame=False).data
+        with warnings.catch_warnings(action="ignore"):  # of what it tries again: if that fails, the error says it all
+            rows = fetch_openml("mnist_784", version=1, parser="liac-arff", as_frame=False).data
     except (OSError, EOFError, HTTPException) as error:
         raise ValueError(
             "MNIST cannot be downloaded from OpenML: give data.mnist_dir, a directory with its IDX files, or "
             f"data.digits='sklearn' ({type(error).__name__}: {error})"
         ) from error
     images, num_training = rows.astype(np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE), NUM_IMAGES["train"]
-    return {"train": images[:num_training], "t10k": images[num_training:]}
+    return Digits(_halve(images[:num_training]), _halve(images[num_training:]))
 
 
 def _halve(images: np.ndarray) -> np.ndarray:
     """Means of 2x2 bytes, as float32 in [0, 1]."""
     total = sum(images[:, y::2, x::2].astype(np.float32) for y in (0, 1) for x in (0, 1))
-    return np.asarray(total / np.float32(4 * 255))
+    means = np.asarray(total / np.float32(4 * 255))
+    means.flags.writeable = False  # they are shared
+    return means
 
 
 def _by(shape: tuple[int, ...]) -> str:

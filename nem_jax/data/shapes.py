@@ -14,7 +14,7 @@ from jaxtyping import Array, Int
 from nem_jax.data.motion import bounce, draw_velocities
 from nem_jax.data.scene import render
 from nem_jax.data.split import Dataset, bound, generated_splits
-from nem_jax.types import Example, PRNGKey
+from nem_jax.types import Example, PRNGKey, check_counts
 
 _DRAWINGS = {
     "square": "#######  #######  ##...##  ##...##  ##...##  #######  #######",
@@ -71,8 +71,9 @@ def flying_shapes(
         image_size: height and width of the canvas, at least 12 pixels.
 
     Raises:
-        ValueError: `image_size` is smaller.
+        ValueError: `image_size` is smaller, or a count below 1.
     """
+    check_counts(num_frames=num_frames, num_objects=num_objects)
     if image_size < MIN_IMAGE_SIZE:
         raise ValueError(f"image_size must be at least {MIN_IMAGE_SIZE}, the width of a triangle, got {image_size}")
     canvas = (image_size, image_size)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nem_jax.types import Example
+from nem_jax.types import Example, check_counts
 
 SPLITS = ("training", "validation", "test")
 
@@ -63,6 +63,11 @@ class Dataset:
 
 
 def generated_splits(seed: int, sizes: tuple[int, int, int]) -> dict[str, Split]:
-    """Splits of a generated data set: one PRNG key each, all drawn from `seed`."""
+    """Splits of a generated data set: one PRNG key each, all drawn from `seed`.
+
+    Raises:
+        ValueError: a size is below 1.
+    """
+    check_counts(**{f"the size of {name}": size for name, size in zip(SPLITS, sizes, strict=True)})
     keys = jax.random.split(jax.random.key(seed), len(SPLITS))
     return {name: Split(key, size) for name, key, size in zip(SPLITS, keys, sizes, strict=True)}

@@ -96,9 +96,10 @@ def _cut(file: Path, step: int) -> list[dict[str, Any]]:
     for line in file.read_text().splitlines() if file.exists() else []:
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+            is_later = record["step"] > step
+        except (ValueError, TypeError, KeyError):
             break
-        if record["step"] > step:
+        if is_later:
             break
         records.append(record)
     replace_text(file, "".join(json.dumps(record) + "\n" for record in records))

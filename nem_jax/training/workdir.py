@@ -112,6 +112,8 @@ def _record_start(path: Path, config: ConfigDict, provenance: dict[str, Any]) ->
         write_json(path / CONFIG, to_json(config))
         return
     records = _read(path / PROVENANCE)
+    if not isinstance(records, list) or not records:
+        raise WorkdirError(f"{path / PROVENANCE} is damaged: it lists no start of the run")
     if records[-1] != provenance:
         write_json(path / PROVENANCE, [*records, provenance])
 
@@ -161,8 +163,8 @@ def read_result(path: Path) -> dict[str, Any]:
     if not (path / RESULT).exists():
         raise WorkdirError(f"workdir {path} holds no finished run")
     result = _read(path / RESULT)
-    if "runs" not in result:
-        raise WorkdirError(f"{path / RESULT} was written by another version: it does not list its seeds")
+    if not isinstance(result, dict) or not result.keys() >= {"runs", "config"}:
+        raise WorkdirError(f"{path / RESULT} was written by another version, or is damaged: it does not list its seeds")
     num_stages = len(result["config"]["stages"])
     if num_stages > 1 and any(len(run["stages"]) < num_stages for run in result["runs"]):
         raise WorkdirError(f"workdir {path} was ended before its last stage")

@@ -8,12 +8,22 @@ import pytest
 
 from experiments.benchmark.contest import TORCH_MISSING, peak_ratio, time_ratio, working_ratio
 from experiments.benchmark.contests import CONTESTS
+from experiments.benchmark.convolutional import paper_config
+from experiments.benchmark.measure import training_step
 
 MAX_DIFFERENCE = 1e-4
 """Of loss and gradients: both train the same."""
 
 BOUNDS = {"static_shapes": (0.65, 0.5), "flying_shapes": (0.5, 1 / 3), "flying_mnist": (0.5, 1 / 3)}
 """Our time and memory, while training and with compilation, over those of the best PyTorch."""
+
+MAX_COMPILE_SECONDS = 10
+
+
+@pytest.mark.benchmark
+@pytest.mark.parametrize("name", ["flying_shapes", "flying_mnist"])
+def test_the_convolutional_networks_compile_soon(name):
+    assert training_step(paper_config(name))["compile_seconds"] < MAX_COMPILE_SECONDS
 
 
 @pytest.mark.benchmark
