@@ -1,5 +1,6 @@
 """What the documents tell people to type works."""
 
+import functools
 import importlib
 import importlib.util
 import re
@@ -83,20 +84,23 @@ def test_the_architecture_names_every_module():
         assert f"{module.name} " in text, module.name
 
 
-def test_every_flag_in_a_command_exists():
-    """In some command; and every field in the configurations."""
-    sources = [path.read_text() for top in ("experiments", "nem_jax") for path in (ROOT / top).rglob("*.py")]
-    flags = {name for text in sources for name in re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", text)}
+def test_every_flag_in_a_command_exists(launch):
+    """Among those of that very command, and every field in the configurations; in the documents and in docstrings."""
+
+    @functools.cache
+    def flags_of(module):
+        return set(re.findall(r"^ +--(?:\[no\])?(\w+):", launch(module, "--help").stdout, flags=re.MULTILINE))
+
     config, seen = base_config("any", "any", ("any",)), 0
-    for document in DOCUMENTS:
-        text = document.read_text().replace("\\\n", "")
-        for line in re.findall(r"(?:python -m experiments|\$RUN)([^`|\n]*)", text):
-            for flag, field in re.findall(r" --(?:no)?(\w+)(?:\.([\w.]+))?", line):
-                assert flag in flags, f"--{flag}"
+    for document in [*DOCUMENTS, *sorted((ROOT / "experiments").rglob("*.py"))]:
+        text = re.sub(r"\\\\?\n", "", document.read_text()).replace("$RUN", "python -m experiments.flying_shapes.run")
+        for module, arguments in re.findall(r"python -m (experiments[\w.]*)([^`|\n]*)", text):
+            for flag, field in re.findall(r" --(?:no)?(\w+)(?:\.([\w.]+))?", arguments):
+                assert flag in flags_of(module), f"{module} --{flag}, in {document}"
                 if field:
                     value(config, field)
                 seen += 1
-    assert seen > 40
+    assert seen > 60
 
 
 def run_blocks(names, *beginnings):
