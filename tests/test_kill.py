@@ -50,7 +50,7 @@ def runs_of(workdir):
 
 
 def test_killed_at_any_moment_it_resumes_to_the_same_numbers(launch, begin, whole, tmp_path):
-    """kill -9 five times, at random moments: once while it starts, else after the start's first epoch."""
+    """kill -9 five times, at random moments: while it starts, after the start's first epoch, after the run's last."""
     run, moments = tmp_path / "run", random.Random(0)
     for kill in range(5):
         before = num_epochs(run)
@@ -58,6 +58,8 @@ def test_killed_at_any_moment_it_resumes_to_the_same_numbers(launch, begin, whol
         command = begin(*COMMAND, f"--workdir={run}")
         if kill == 2:  # it has taken its directory, and is about to read its checkpoint
             await_that((run / LOCK).exists)
+        elif kill == 4:  # it scores what it trained
+            await_that(lambda: num_epochs(run) == MAX_EPOCHS)
         else:
             await_that(lambda before=before: num_epochs(run) > before)
         time.sleep(moments.uniform(0.0, 0.1))  # an epoch takes longer

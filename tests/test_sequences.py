@@ -55,6 +55,7 @@ def runs(launch, tmp_path_factory):
         train(launch, "flying_shapes", path / "rnn_em_3_3", *SMALL, both, name="rnn_em_3_3"),
         train(launch, "flying_mnist", path / "direct_seed0", *SMALL, *digits, name="direct"),
         train(launch, "flying_mnist", path / "smoke_seed0"),
+        train(launch, "flying_shapes", path / "rnn_ae_3", *SMALL, "--config.training.max_epochs=1", name="rnn_ae_3"),
         train(launch, "flying_shapes", path / "smoke"),
     ):
         assert done.returncode == 0, done.stderr
@@ -301,6 +302,20 @@ def test_a_table_that_was_cut_off_goes_on_where_it_was(runs, tmp_path, monkeypat
             with pytest.raises(KeyboardInterrupt):
                 comparison.Scored(file).scores(evaluation[0])
             file.write_text(file.read_text().replace(revision, "some code"))
+
+
+def test_figure_5_scores_the_error_after_the_last_step(runs, launch, tmp_path):
+    arguments = (f"--directory={runs}", f"--output={tmp_path / 'figure'}", "--num_test=32")  # as many as the runs have
+    done = launch("experiments.flying_shapes.figure_5", *arguments)
+    assert done.returncode == 0, done.stderr
+    record = read(tmp_path / "figure.json")
+    assert "rnn_ae_4" in record["without_weights"]
+    line = next(line for line in record["lines"] if line["name"] == "rnn_ae_3")
+    assert (line["group"], line["series"], line["paper"]) == ("next step, 3 objects", "RNN-AE", None)
+    (scores,) = (run["scores"] for run in read(runs / "rnn_ae_3" / RESULT)["runs"])
+    assert line["ours"]["mean"] == pytest.approx(scores["loss_upper_bound_last"], rel=1e-5)
+    assert scores["loss_upper_bound_last"] != pytest.approx(scores["total"] / 3, rel=1e-3)
+    assert (tmp_path / "figure.png").exists()
 
 
 def test_weights_under_another_name_are_refused(runs, launch, tmp_path, assert_one_sentence):
