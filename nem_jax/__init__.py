@@ -23,7 +23,8 @@ M is the number of hidden units. To change K, noise or cell of an experiment, se
 
 from nem_jax.corruption import bitflip, masked_uniform
 from nem_jax.data.flying_mnist import flying_mnist
-from nem_jax.data.hdf5 import load_hdf5, write_hdf5
+from nem_jax.data.hdf5 import load_hdf5
+from nem_jax.data.hdf5_writer import write_hdf5
 from nem_jax.data.mnist import Digits, load_mnist, load_sklearn_digits
 from nem_jax.data.published_shapes import published_shapes
 from nem_jax.data.shapes import flying_shapes, static_shapes

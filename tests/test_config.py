@@ -19,7 +19,7 @@ from nem_jax.config.fields import FIELDS
 from nem_jax.config.model import _build_module
 from nem_jax.corruption import masked_uniform
 from nem_jax.data.flying_mnist import flying_mnist as digits_data
-from nem_jax.data.hdf5 import write_hdf5
+from nem_jax.data.hdf5_writer import write_hdf5
 from nem_jax.data.mnist import load_sklearn_digits
 from nem_jax.data.shapes import flying_shapes as flying_shapes_data
 from nem_jax.data.shapes import static_shapes as static_shapes_data

@@ -9,6 +9,7 @@ import pytest
 
 from nem_jax.data import hdf5
 from nem_jax.data.flying_mnist import digit_pools, flying_mnist
+from nem_jax.data.hdf5_writer import write_hdf5
 from nem_jax.data.mnist import Digits
 from nem_jax.data.motion import draw_velocities
 from nem_jax.data.scene import compose, paste
@@ -188,7 +189,7 @@ def test_velocities_are_drawn_apart_from_positions_and_digits(pairs):
 
 
 def test_sequences_come_back_from_their_file(tmp_path):
-    hdf5.write_hdf5(tmp_path / "digits.h5", POOLED, batch_size=7)
+    write_hdf5(tmp_path / "digits.h5", POOLED, batch_size=7)
     for limit in (hdf5.MAX_RESIDENT_BYTES, 0):
         stored = hdf5.load_hdf5(tmp_path / "digits.h5", SIZES, NUM_FRAMES, limit)
         assert (stored.image_shape, stored.num_frames, stored.num_groups) == ((11, 11, 1), NUM_FRAMES, 2)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from nem_jax.data import hdf5
+from nem_jax.data.hdf5_writer import write_hdf5
 from nem_jax.data.shapes import static_shapes
 from nem_jax.data.split import SPLITS, Dataset, Split
 from nem_jax.types import Example
@@ -57,7 +58,7 @@ def assert_examples_equal(actual, expected):
 
 def test_a_generated_data_set_comes_back_from_its_file(tmp_path):
     generated = static_shapes(0, SIZES)
-    hdf5.write_hdf5(tmp_path / "shapes.h5", generated, batch_size=3)
+    write_hdf5(tmp_path / "shapes.h5", generated, batch_size=3)
     with h5py.File(tmp_path / "shapes.h5") as file:
         assert {name: array.shape for name, array in file["training"].items()} == dict.fromkeys(
             ("features", "groups", "overlaps"), (1, 7, 28, 28, 1)
@@ -113,7 +114,7 @@ def test_only_splits_above_the_limit_are_streamed(arrays, write):
 
 def test_a_streamed_data_set_can_be_written_again(arrays, write, tmp_path):
     dataset = hdf5.load_hdf5(write(arrays), SIZES, max_resident_bytes=0)
-    hdf5.write_hdf5(tmp_path / "copy.h5", dataset, batch_size=4)
+    write_hdf5(tmp_path / "copy.h5", dataset, batch_size=4)
     with h5py.File(tmp_path / "copy.h5") as file:
         for split, named in arrays.items():
             for name, array in named.items():
@@ -161,7 +162,7 @@ def test_a_static_file_serves_any_number_of_frames(arrays, write):
 
 def test_more_overlaps_than_groups_are_kept(arrays, write, tmp_path):
     arrays["training"]["overlaps"][0, 3, 1, 2] = 300
-    hdf5.write_hdf5(tmp_path / "copy.h5", hdf5.load_hdf5(write(arrays), SIZES))
+    write_hdf5(tmp_path / "copy.h5", hdf5.load_hdf5(write(arrays), SIZES))
     with h5py.File(tmp_path / "copy.h5") as file:
         np.testing.assert_array_equal(file["training/overlaps"], arrays["training"]["overlaps"])
 
@@ -289,6 +290,15 @@ def test_bad_values_are_refused(arrays, write, fault):
             hdf5.load_hdf5(path, SIZES, max_resident_bytes=limit)
 
 
+def test_an_array_that_is_a_link_to_nothing_is_refused(arrays, write):
+    path = write(arrays)
+    with h5py.File(path, "r+") as file:
+        del file["test/groups"]
+        file["test/groups"] = h5py.SoftLink("/nowhere")
+    with pytest.raises(ValueError, match="test/groups must be an array of numbers"):
+        hdf5.load_hdf5(path)
+
+
 def test_a_refused_file_is_closed(arrays, write):
     arrays["test"]["features"][:] = 2
     path = write(arrays)
@@ -328,7 +338,7 @@ def test_what_is_not_hdf5_is_refused(arrays, write, content):
 
 def test_a_damaged_array_is_named(tmp_path):
     path = tmp_path / "data.h5"
-    hdf5.write_hdf5(path, static_shapes(seed=0, sizes=SIZES))
+    write_hdf5(path, static_shapes(seed=0, sizes=SIZES))
     with h5py.File(path) as file:
         chunk = file["validation/groups"].id.get_chunk_info(0)
     with path.open("r+b") as file:
@@ -342,14 +352,14 @@ def test_an_existing_file_is_not_overwritten(tmp_path):
     path = tmp_path / "data.h5"
     path.write_text("precious")
     with pytest.raises(FileExistsError, match=r"data\.h5 exists and is not overwritten"):
-        hdf5.write_hdf5(path, static_shapes(0, SIZES))
+        write_hdf5(path, static_shapes(0, SIZES))
     assert path.read_text() == "precious"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_writing_into_no_directory_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no directory .*/nowhere$"):
-        hdf5.write_hdf5(tmp_path / "nowhere" / "data.h5", static_shapes(0, SIZES))
+        write_hdf5(tmp_path / "nowhere" / "data.h5", static_shapes(0, SIZES))
 
 
 def test_a_failed_write_leaves_nothing_and_a_half_file_is_replaced(arrays, write, tmp_path):
@@ -363,9 +373,9 @@ def test_a_failed_write_leaves_nothing_and_a_half_file_is_replaced(arrays, write
 
     broken = Dataset(dataset.sample, {**dataset.splits, "test": Interrupted(None, 1)}, (4, 5, 2), 3, 2)
     with pytest.raises(KeyboardInterrupt):
-        hdf5.write_hdf5(target, broken)
+        write_hdf5(target, broken)
     assert [path.name for path in tmp_path.iterdir()] == ["data.h5"]
     target.with_name("out.h5.partial").write_text("left by a kill")
-    hdf5.write_hdf5(target, dataset)
+    write_hdf5(target, dataset)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.h5", "out.h5"]
     assert hdf5.load_hdf5(target, SIZES).num_groups == 2

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nem_jax.data import hdf5, shapes
+from nem_jax.data.hdf5_writer import write_hdf5
 from nem_jax.data.scene import compose
 from nem_jax.data.split import SPLITS
 
@@ -236,7 +237,7 @@ def test_velocities_are_drawn_apart_from_types_and_positions():
 
 def test_flying_shapes_come_back_from_their_file(tmp_path):
     generated = shapes.flying_shapes(3, (5, 4, 2), 4)
-    hdf5.write_hdf5(tmp_path / "flying.h5", generated, batch_size=3)
+    write_hdf5(tmp_path / "flying.h5", generated, batch_size=3)
     stored = hdf5.load_hdf5(tmp_path / "flying.h5", (5, 4, 2), num_frames=4)
     assert (stored.image_shape, stored.num_frames, stored.num_groups) == ((28, 28, 1), 4, 3)
     sample_generated, sample_stored = batched(generated), batched(stored)

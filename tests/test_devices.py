@@ -13,7 +13,8 @@ from experiments.flying_shapes.config import get_config as flying_shapes
 from experiments.static_shapes.config import get_config as static_shapes
 from nem_jax import evaluation
 from nem_jax.config import build_experiment
-from nem_jax.data.hdf5 import load_hdf5, write_hdf5
+from nem_jax.data.hdf5 import load_hdf5
+from nem_jax.data.hdf5_writer import write_hdf5
 from nem_jax.devices import make_mesh, place, training_mesh
 from nem_jax.evaluation import evaluate
 from nem_jax.losses import StepLoss

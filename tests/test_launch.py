@@ -14,7 +14,7 @@ from experiments.static_shapes.config import get_config
 from experiments.trained import load_subject
 from nem_jax import hosts
 from nem_jax.config import build_experiment
-from nem_jax.data.hdf5 import write_hdf5
+from nem_jax.data.hdf5_writer import write_hdf5
 from nem_jax.data.shapes import static_shapes
 from nem_jax.evaluation import evaluate, summarise
 from nem_jax.training.logs import read_records

@@ -1,4 +1,4 @@
-"""The N-EM HDF5 layout, in and out: groups training / validation / test, each with
+"""Reading the N-EM HDF5 layout: groups training / validation / test, each with
 
     features  (T, N, H, W, C)  in [0, 1]
     groups    (T, N, H, W, 1)  1..n, and 0 where no or several objects are
@@ -8,7 +8,7 @@ T frames of N examples, T = 1 for static images. Files are checked when they are
 N rows; a split that is too large for that is streamed: `StreamedSplit.fetch` reads the rows that the next steps need.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,8 +24,8 @@ from nem_jax.types import Example
 
 MAX_RESIDENT_BYTES = 2**31
 _BLOCK_BYTES = 2**26
-_STORED_CHUNK_BYTES = 2**16
-_AXES = {"features": "(T, N, H, W, C)", "groups": "(T, N, H, W, 1)", "overlaps": "(T, N, H, W, 1)"}
+AXES = {"features": "(T, N, H, W, C)", "groups": "(T, N, H, W, 1)", "overlaps": "(T, N, H, W, 1)"}
+"""The arrays of a split."""
 
 
 class StoredArrays(NamedTuple):
@@ -174,57 +174,6 @@ def load_hdf5(
     return Dataset(sample_stored, splits, *readers["training"].layout, num_groups)
 
 
-def write_hdf5(path: str | Path, dataset: Dataset, batch_size: int = 1000) -> None:
-    """Write every split of `dataset` to a new file, with `overlaps`, gzip-compressed.
-
-    The file appears under its name when it is complete; until then it is `<path>.partial`.
-
-    Raises:
-        FileExistsError: `path` exists; it is left as it is.
-        FileNotFoundError: its directory does not.
-    """
-    path = Path(path)
-    if path.exists():
-        raise FileExistsError(f"{path} exists and is not overwritten")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path} cannot be written: there is no directory {path.parent}")
-
-    def stored(source: Any, index: jax.Array) -> tuple[jax.Array, ...]:
-        example = dataset.sample(source, index)
-        return example.x, example.groups, example.overlaps
-
-    sample = jax.jit(jax.vmap(stored, in_axes=(None, 0)))
-    counts = np.uint8 if dataset.num_groups <= np.iinfo(np.uint8).max else np.int32
-    partial = path.with_name(path.name + ".partial")
-    file = h5py.File(partial, "w")
-    try:
-        with file:
-            for name, split in dataset.splits.items():
-                group = file.create_group(name)
-                for start in range(0, split.size, batch_size):
-                    # The last batch is filled up with its last example: one shape, compiled once.
-                    index = np.minimum(np.arange(start, start + batch_size), split.size - 1)
-                    batch = jax.device_get(sample(split.fetch(index), jnp.asarray(index)))
-                    used = jax.tree.map(lambda a, n=split.size - start: a[:n], batch)
-                    _write_rows(group, split.size, start, used, dtypes=(np.float32, counts, np.int32))
-        partial.rename(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def _write_rows(group: h5py.Group, size: int, start: int, batch: Sequence[np.ndarray], dtypes: Sequence[type]) -> None:
-    for key, rows, dtype in zip(_AXES, batch, dtypes, strict=True):
-        frames_first: np.ndarray = np.moveaxis(np.asarray(rows, dtype), 0, 1)
-        if key not in group:
-            shape = (frames_first.shape[0], size, *frames_first.shape[2:])
-            # All frames of a few examples: a streamed row costs one small chunk.
-            chunk_rows = min(size, max(1, _STORED_CHUNK_BYTES * len(rows) // frames_first.nbytes))
-            chunks = (shape[0], chunk_rows, *shape[2:])
-            group.create_dataset(key, shape, dtype, chunks=chunks, compression="gzip", shuffle=True)
-        group[key][:, start : start + len(rows)] = frames_first
-
-
 def _to_device(arrays: StoredArrays) -> StoredArrays:
     return jax.tree.map(jnp.asarray, arrays)
 
@@ -257,7 +206,7 @@ def _open_split(file: h5py.File, name: str, size: int | None, num_frames: int | 
     where = f"{file.filename}: {name}"
     if not isinstance(file.get(name), h5py.Group):
         raise ValueError(f"{where} is missing: the file must have the groups {', '.join(SPLITS)}, it has {list(file)}")
-    arrays = {key: file[name][key] for key in _AXES if key in file[name]}
+    arrays = {key: file[name].get(key) for key in AXES if key in file[name]}
     for key in ("features", "groups"):
         if key not in arrays:
             raise ValueError(f"{where}/{key} is missing: every split must have features and groups")
@@ -266,7 +215,7 @@ def _open_split(file: h5py.File, name: str, size: int | None, num_frames: int | 
         if not isinstance(array, h5py.Dataset) or array.dtype.kind not in "fiub":
             raise ValueError(f"{where}/{key} must be an array of numbers")
         if array.ndim != 5 or 0 in array.shape:
-            raise ValueError(f"{where}/{key} must have five axes {_AXES[key]}, none of them empty, got {array.shape}")
+            raise ValueError(f"{where}/{key} must have five axes {AXES[key]}, none of them empty, got {array.shape}")
         if key != "features" and array.shape != expected:
             raise ValueError(f"{where}/{key} must have features' shape with one channel, {expected}, got {array.shape}")
     frames, examples = arrays["features"].shape[:2]
