@@ -1,9 +1,12 @@
 """Files that are written as a whole: a kill leaves the old one or the new one."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
+
+_ENDS = 2**20
 
 
 def replace_bytes(path: Path, content: bytes) -> None:
@@ -26,6 +29,16 @@ def replace_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """`replace_text` by JSON."""
     replace_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def fingerprint(path: Path) -> dict[str, Any]:
+    """What tells a file, maybe a large one, from another: its size and the hash of its first and last MiB."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        content = file.read(_ENDS)
+        file.seek(max(0, size - _ENDS))
+        content += file.read()
+    return {"bytes": size, "ends_sha256": hashlib.sha256(content).hexdigest()}
 
 
 def read_json(path: Path) -> Any:

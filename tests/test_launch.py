@@ -20,7 +20,7 @@ from nem_jax.evaluation import evaluate, summarise
 from nem_jax.training.logs import read_records
 from nem_jax.training.state import draw_key
 from nem_jax.training.trained import load_trained
-from nem_jax.training.workdir import RESULT
+from nem_jax.training.workdir import PROVENANCE, RESULT
 
 CONFIG = "experiments/static_shapes/config.py:smoke"
 
@@ -260,6 +260,13 @@ def test_the_authors_file_layout_trains(launch, tmp_path, assert_one_sentence):
     with pytest.raises(ValueError, match="num_objects is 5, but stored data keep their 3"):
         load_subject(str(tmp_path / "run"), {"data.num_objects": 5})
     assert load_subject(str(tmp_path / "run"), {"data.num_objects": 5, "data.generator": "static_shapes"})
+    (tmp_path / "run" / RESULT).unlink()  # interrupted, and resumed after the file was made anew
+    file.unlink()
+    write_hdf5(file, static_shapes(seed=2, sizes=(512, 128, 128)))
+    before = (tmp_path / "run" / PROVENANCE).read_text()
+    done = train(launch, tmp_path / "run", f"--config.data.path={file}", "--config.training.max_epochs=1")
+    assert_one_sentence(done, f"belongs to a run on other data: the file {file} has changed since")
+    assert (tmp_path / "run" / PROVENANCE).read_text() == before
     with h5py.File(file, "a") as handle:
         handle["training/features"][0, 7, 3, 4, 0] = np.nan
     done = train(launch, tmp_path / "other", f"--config.data.path={file}")

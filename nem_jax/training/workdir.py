@@ -45,7 +45,7 @@ def owned(path: Path, config: ConfigDict, provenance: dict[str, Any]) -> Iterato
 
     Raises:
         WorkdirError: it holds a finished run, a run of another configuration, anything that is no run, or it
-            cannot be written, or its provenance is damaged, or another process trains in it.
+            cannot be written, or its provenance is damaged or tells of other data, or another process trains in it.
     """
     check_trainable(path, config)  # before so much as a lock is written
     try:
@@ -114,6 +114,8 @@ def _record_start(path: Path, config: ConfigDict, provenance: dict[str, Any]) ->
     records = _read(path / PROVENANCE)
     if not isinstance(records, list) or not records:
         raise WorkdirError(f"{path / PROVENANCE} is damaged: it lists no start of the run")
+    if records[-1].get("data", provenance.get("data")) != provenance.get("data"):
+        raise WorkdirError(f"{path} belongs to a run on other data: the file {config.data.path} has changed since")
     if records[-1] != provenance:
         write_json(path / PROVENANCE, [*records, provenance])
 
