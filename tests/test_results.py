@@ -13,7 +13,7 @@ import PIL.Image
 import pytest
 
 from experiments import publish, table
-from experiments.lineage import EARLIER, earlier_training
+from experiments.lineage import EARLIER, as_named, earlier_training
 from experiments.recipe import config_module
 from experiments.record import (
     OF_RUNS,
@@ -302,6 +302,16 @@ def test_a_run_that_goes_on_from_its_published_weights_keeps_their_training_on_r
     write_json(file, {**before, "seeds": [0, 1]})
     with pytest.raises(ValueError, match=r"smoke\.json is of several seeds"):
         publish.publish([further], **places)
+
+
+def test_with_whose_weights_a_run_began_is_not_part_of_its_name():
+    """But that it began with some is."""
+    begun, fresh = ({"config": {"training": {"init_from": source, "patience": 10}}} for source in ("runs/a", None))
+    named, random = ({"training": {"init_from": source}} for source in ("runs/fast", None))
+    assert as_named(begun, named)["config"]["training"] == {"init_from": "runs/fast", "patience": 10}
+    assert as_named(begun, random)["config"]["training"]["init_from"] is None
+    assert as_named(fresh, named) == fresh
+    assert begun["config"]["training"]["init_from"] == "runs/a"
 
 
 def test_a_run_may_go_on_from_another_configurations_published_weights(two_runs, tmp_path):

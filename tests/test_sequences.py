@@ -330,6 +330,9 @@ def test_a_figure_is_not_replaced_and_not_drawn_from_nothing(runs, launch, tmp_p
     assert_one_sentence(launch(*redrawn), "figure.json does not exist: there is nothing to redraw")
     (tmp_path / "figure.json").write_text("{}")
     assert_one_sentence(launch(*redrawn), "figure.npz does not exist: there is nothing to redraw")
+    np.savez(tmp_path / "figure.npz", gamma=0.0)
+    assert_one_sentence(launch(*redrawn), "figure.json holds no numbers of this figure: it has no ")
+    (tmp_path / "figure.npz").unlink()
     assert_one_sentence(
         launch(*arguments),
         "figure.json exists already: remove it or give another --output (a figure is drawn again by --redraw)",
