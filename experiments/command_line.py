@@ -80,7 +80,7 @@ def _parse(argv: list[str]) -> list[str]:
         return flags.FLAGS(argv)
     except flags.Error as error:
         message = str(error).splitlines()[-1].strip()  # a config file's own error ends its traceback
-        sys.exit(f"error: {_wrong_type(message) or message.removeprefix('ValueError: ')}")
+        sys.exit(f"error: {_wrong_type(str(error), argv) or message.removeprefix('ValueError: ')}")
     except OSError as error:
         sys.exit(f"error: {error}")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -105,6 +105,10 @@ def _wrong_config(argv: list[str]) -> str | None:
             return f"--config must be a file and a name in it, as experiments/static_shapes/config.py:smoke, got {arg}"
         if re.match(r"--?config\.stages\[", arg):
             return f"{arg}: stages are set as a whole, --config.stages=(...)"
+        if re.match(r"--?config\.(\w+\.)*(\w+\[|=)", arg):
+            return f"{arg}: a field is named, and set as a whole, as in --config.model.num_components=4"
+        if re.match(r"--?noconfig\.[\w.]+=", arg):
+            return f"{arg}: --noconfig.FIELD takes no value"
     return None
 
 
@@ -113,14 +117,15 @@ _TYPES: dict[type, str] = {
 }  # fmt: skip
 
 
-def _wrong_type(message: str) -> str | None:
+def _wrong_type(message: str, argv: list[str]) -> str | None:
     """What absl's `message` says in Python's words, of a field whose value is of another type."""
-    found = re.match(r"flag --(config\.([\w.]+)=.*?): ", message)
+    found = re.match(r"flag --config\.([\w.]+)=", message)
     if found is None:
         return None
-    *sections, name = found[2].split(".")
+    field, (*sections, name) = found[1], found[1].split(".")
     expected = _TYPES.get(functools.reduce(getattr, sections, default_config()).get_type(name))
-    return expected and f"--{found[1]}: {found[2]} must be {expected.replace('%s', found[2])}"
+    given = [arg for arg in argv if arg.lstrip("-").startswith(f"config.{field}=")]
+    return expected and f"{' '.join(given)}: {field} must be {expected.replace('%s', field)}"
 
 
 def _unknown_field(argv: list[str]) -> str | None:

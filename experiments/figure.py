@@ -70,11 +70,13 @@ def produce(
             np.savez_compressed(arrays_file, **arrays)
         write_json(file, {**record, **provenance.record()})
     record = read_json(file)
-    arrays = dict(np.load(arrays_file)) if has_arrays else {}
-    try:
-        draw(record, arrays, path)
-    except KeyError as error:
-        if not _REDRAW.value:
-            raise
-        raise ValueError(f"{file} holds no numbers of this figure: it has no {error}") from error
+    made_by = program_of(record["command"]) if isinstance(record, dict) and "command" in record else "no command"
+    if made_by != program_of(provenance.command()):
+        raise ValueError(f"{file} holds no numbers of this figure: {made_by} wrote it")
+    draw(record, dict(np.load(arrays_file)) if has_arrays else {}, path)
     tell(path)
+
+
+def program_of(command: str) -> str:
+    """`python -m module`, without its flags."""
+    return " ".join(command.split()[:3]).removesuffix(".__main__")

@@ -3,8 +3,8 @@
     python -m experiments.publish --workdirs=runs/rnn_em_seed0,runs/rnn_em_seed1
     python -m experiments.publish --workdirs=runs/rnn_em_seed2 --join       # a third, on another machine perhaps
 
-A seed that is published already is replaced by one of at least as many epochs; with --join of more, and where it had a
-run of its own.
+A seed that is published already is replaced by one that was trained to its end, or for as many epochs; with --join by
+one of more epochs, if both had runs of their own.
 
 The runs must differ in their seeds alone. One that went on from published weights, its own configuration's or another's
 of its experiment (`--config.training.init_from=flying_shapes_rnn_em_3_3`; where the weights stayed with their run, its
@@ -34,6 +34,7 @@ from experiments.record import (
     learning_curves,
     of_result,
     shared_by_seeds,
+    total_epochs,
     weights_name,
     without_continued,
 )
@@ -85,19 +86,18 @@ def check_seeds(file: Path, seeds: int) -> None:
 
 
 def check_epochs(file: Path, record: Record) -> None:
-    """No seed of a result is replaced by one of fewer epochs, unless that went on from published weights.
+    """No seed of a result is replaced by one that was ended by hand after fewer epochs, earlier training included.
 
     Raises:
         ValueError: one would be.
     """
-    if not file.exists() or record.get("earlier_training"):
+    if not file.exists():
         return
-    epochs = dict(zip(record["seeds"], record["epochs"], strict=True))
-    present = read_json(file)
-    for seed, count in zip(present["seeds"], present["epochs"], strict=True):
-        if epochs.get(seed, count) < count:
+    present = total_epochs(read_json(file))
+    for (seed, count), stopped_early in zip(total_epochs(record).items(), record["stopped_early"], strict=True):
+        if count < present.get(seed, 0) and not stopped_early:
             raise ValueError(
-                f"{file} has {count} epochs of seed {seed}, these runs {epochs[seed]}: to replace it, remove it"
+                f"{file} has {present[seed]} epochs of seed {seed}, this run {count}: to replace it, remove it"
             )
 
 

@@ -68,6 +68,12 @@ def joined(records: list[Record]) -> Record:
     return {**first, **lists, "metrics": metrics}
 
 
+def total_epochs(record: Record) -> dict[int, int]:
+    """Of each seed, those before included: of a training with whose weights a later one began, up to these."""
+    before = sum(training["best_epoch"][0] for training in record.get("earlier_training", []))
+    return {seed: before + count for seed, count in zip(record["seeds"], record["epochs"], strict=True)}
+
+
 def without_continued(record: Record, later: list[Record]) -> Record:
     """`record` without the seeds that `later` ones have trained for more epochs, and its `weights_sha256` None if those
     were such a seed's.

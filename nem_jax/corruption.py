@@ -1,6 +1,6 @@
 """Input noise, from the clean x to x_noisy: each function is `(key, x) -> x_noisy` once its strength is bound.
 
-A probability that is a Python number outside [0, 1] is a ValueError; a traced one is not checked.
+A probability outside [0, 1] is a ValueError; a traced one is not checked.
 """
 
 import jax
@@ -26,5 +26,5 @@ def masked_uniform(key: PRNGKey, x: Float[Array, "*shape"], prob: float) -> Floa
 
 
 def _check(prob: float | jax.Array) -> None:
-    if isinstance(prob, int | float) and not 0 <= prob <= 1:
+    if not isinstance(prob, jax.core.Tracer) and not 0 <= prob <= 1:
         raise ValueError(f"prob must be from 0 to 1, got {prob}")

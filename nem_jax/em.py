@@ -84,7 +84,7 @@ def e_step(
     The original program adds `epsilon` to the *linear* likelihood before it normalises. That is part of the
     model: a pixel far from every mean gets uniform responsibilities, where the exact posterior picks the least
     wrong component. `epsilon=0.0` is the exact posterior, computed in log space; under jit `epsilon` is static.
-    Pixels must lie in [0, 1]: outside, a Bernoulli likelihood is none.
+    Binary or grey, pixels lie in [0, 1]: outside, Bernoulli's is no likelihood.
 
     Raises:
         ValueError: epsilon is neither 0 nor at least `MIN_EPSILON`.

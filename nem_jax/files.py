@@ -6,8 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-_ENDS = 2**20
-
 
 def replace_bytes(path: Path, content: bytes) -> None:
     """Write atomically."""
@@ -31,14 +29,10 @@ def write_json(path: Path, content: Any) -> None:
     replace_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def fingerprint(path: Path) -> dict[str, Any]:
-    """What tells a file, maybe a large one, from another: its size and the hash of its first and last MiB."""
-    size = path.stat().st_size
+def file_sha256(path: Path) -> str:
+    """The hash of its content, in hexadecimal."""
     with path.open("rb") as file:
-        content = file.read(_ENDS)
-        file.seek(max(0, size - _ENDS))
-        content += file.read()
-    return {"bytes": size, "ends_sha256": hashlib.sha256(content).hexdigest()}
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path) -> Any:

@@ -58,13 +58,12 @@ def contingency(
     """Pixels of each group (rows 0..num_groups) under each label (columns 0..num_components - 1) where `mask`.
 
     Pixels whose group or label is outside these ranges are not counted. The arrays are those of one image, `[H, W]`,
-    `[H, W, 1]` or `[P]`.
+    `[H, W, 1]` or `[P]`, since labels of several mean nothing to each other. (`[B, P]` looks like `[H, W]`.)
 
     Raises:
-        ValueError: there are more than `MAX_PIXELS` pixels, or several images, whose labels mean nothing to each other.
+        ValueError: there are more than `MAX_PIXELS` pixels, or axes, or groups or labels are no integers.
     """
-    groups, labels = (jnp.asarray(pixels).astype(jnp.int32) for pixels in (groups, labels))
-    mask = jnp.asarray(mask)
+    groups, labels, mask = _as_integers(groups), _as_integers(labels), jnp.asarray(mask)
     chex.assert_equal_shape([groups, labels, mask])
     if groups.ndim > 2 and (groups.ndim > 3 or groups.shape[-1] != 1):
         raise ValueError(
@@ -72,13 +71,21 @@ def contingency(
         )
     if groups.size > MAX_PIXELS:
         raise ValueError(f"metrics count at most {MAX_PIXELS} pixels per image, got {groups.size}")
-    is_group = groups.reshape(1, -1) == jnp.arange(num_groups + 1, dtype=jnp.int32)[:, None]
-    is_label = labels.reshape(1, -1) == jnp.arange(num_components, dtype=jnp.int32)[:, None]
+    is_group = groups.reshape(1, -1) == jnp.arange(num_groups + 1, dtype=groups.dtype)[:, None]
+    is_label = labels.reshape(1, -1) == jnp.arange(num_components, dtype=labels.dtype)[:, None]
     is_group = is_group & mask.reshape(1, -1)
     # a product of int8 matrices: 3 to 15 times faster on a CPU than scattering, or than summing [G, K, pixels]
     return jnp.einsum(
         "gp,kp->gk", is_group.astype(jnp.int8), is_label.astype(jnp.int8), preferred_element_type=jnp.int32
     )
+
+
+def _as_integers(pixels: jax.Array | np.ndarray) -> jax.Array:
+    """As they are, or in int32 those of fewer bits, which may not hold the number of groups."""
+    pixels = jnp.asarray(pixels)
+    if not jnp.issubdtype(pixels.dtype, jnp.integer):
+        raise ValueError(f"groups and labels must be integers, got {pixels.dtype}")
+    return pixels if pixels.dtype.itemsize >= 4 else pixels.astype(jnp.int32)
 
 
 _Walk = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]

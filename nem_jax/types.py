@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 Params = Any
@@ -75,7 +74,7 @@ class Trajectory(NamedTuple):
 def check_counts(lowest: int = 1, **counts: Any) -> None:
     """ValueError, which names the count, unless each is a whole number of at least `lowest`."""
     for name, count in counts.items():
-        if not isinstance(count, int | np.integer) or count < lowest:
+        if not jnp.issubdtype(getattr(count, "dtype", type(count)), jnp.integer) or count < lowest:
             raise ValueError(f"{name} must be an integer of at least {lowest}, got {count!r}")
 
 

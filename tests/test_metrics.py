@@ -1,6 +1,7 @@
 """AMI, ARI and confidence against scikit-learn, in float32 and float64, degenerate cases included."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -123,6 +124,12 @@ def test_numpys_arrays_serve_whatever_their_integers(cases, expected):
         given = groups.astype(kind), labels.astype(kind), mask
         found = metrics.ami(*given, num_groups=300, num_components=RANGES["num_components"])
         assert found == pytest.approx(expected[5, 0], abs=5e-6)
+
+
+def test_labels_that_are_no_integers_are_refused(cases):
+    groups, labels, mask = (part[5] for part in cases)
+    with pytest.raises(ValueError, match=r"^groups and labels must be integers, got float32$"):
+        inspect.unwrap(metrics.contingency)(groups, labels.astype(np.float32), mask, 3, 4)
 
 
 @pytest.mark.parametrize("score", [metrics.ami, metrics.ari])

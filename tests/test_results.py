@@ -245,7 +245,7 @@ def test_a_seed_that_was_trained_on_takes_its_own_place(two_runs, tmp_path):
         assert record["seeds"] == ([1, 0] if name == "after" else [0])
         if name == "after":
             assert record == json.loads((tmp_path / "at_once" / "static_shapes/results/smoke.json").read_text())
-    with pytest.raises(ValueError, match=r"smoke\.json has 2 epochs of seed 0, these runs 1: to replace it, remove it"):
+    with pytest.raises(ValueError, match=r"smoke\.json has 2 epochs of seed 0, this run 1: to replace it, remove it"):
         publish.publish([cut], **places)
     left = without_continued(record, [{"seeds": [0], "epochs": [99]}])
     assert (left["seeds"], left["weights_sha256"]) == ([], None)  # its weights are nobody's now
@@ -305,13 +305,18 @@ def test_a_run_that_goes_on_from_its_published_weights_keeps_their_training_on_r
 
 
 def test_with_whose_weights_a_run_began_is_not_part_of_its_name():
-    """But that it began with some is."""
-    begun, fresh = ({"config": {"training": {"init_from": source, "patience": 10}}} for source in ("runs/a", None))
-    named, random = ({"training": {"init_from": source}} for source in ("runs/fast", None))
-    assert as_named(begun, named)["config"]["training"] == {"init_from": "runs/fast", "patience": 10}
-    assert as_named(begun, random)["config"]["training"]["init_from"] is None
-    assert as_named(fresh, named) == fresh
-    assert begun["config"]["training"]["init_from"] == "runs/a"
+    """Unless the name says so."""
+
+    def begun(source):
+        return {"config": {"training": {"init_from": source, "patience": 10}}}
+
+    random, named = ({"training": {"init_from": source}} for source in (None, "runs/fast"))
+    for source in ("runs/a", "runs/fast", None):
+        assert as_named(begun(source), random) == begun(None)
+    for source in ("runs/fast", "elsewhere/fast", "flying_mnist_fast"):
+        assert as_named(begun(source), named) == begun("runs/fast")
+    for source in ("runs/a", None):
+        assert as_named(begun(source), named) == begun(source)  # which is another configuration
 
 
 def test_a_run_may_go_on_from_another_configurations_published_weights(two_runs, tmp_path):

@@ -331,7 +331,9 @@ def test_a_figure_is_not_replaced_and_not_drawn_from_nothing(runs, launch, tmp_p
     (tmp_path / "figure.json").write_text("{}")
     assert_one_sentence(launch(*redrawn), "figure.npz does not exist: there is nothing to redraw")
     np.savez(tmp_path / "figure.npz", gamma=0.0)
-    assert_one_sentence(launch(*redrawn), "figure.json holds no numbers of this figure: it has no ")
+    assert_one_sentence(launch(*redrawn), "figure.json holds no numbers of this figure: no command wrote it")
+    (tmp_path / "figure.json").write_text('{"command": "python -m experiments.rollout --trained=weights"}')
+    assert_one_sentence(launch(*redrawn), "of this figure: python -m experiments.rollout wrote it")
     (tmp_path / "figure.npz").unlink()
     assert_one_sentence(
         launch(*arguments),
@@ -353,12 +355,14 @@ def test_a_figure_is_not_replaced_and_not_drawn_from_nothing(runs, launch, tmp_p
 
 def test_a_sequence_is_drawn_and_animated(runs, launch, tmp_path):
     arguments = (f"--trained={runs / 'direct_seed0'}", f"--output={tmp_path / 'figure'}", "--example=5")
-    done = launch("experiments.sequence", *arguments, "--num_steps=4")
+    done = launch("experiments.sequence", *arguments, "--num_steps=4", "--num_objects=3", "--num_components=3")
     assert done.returncode == 0, done.stderr
     with np.load(tmp_path / "figure.npz") as arrays:
-        assert arrays["gamma"].shape == (4, 2, 16, 16, 1)
+        assert set(arrays) == {"x", "x_noisy", "gamma", "psi"}
+        assert arrays["gamma"].shape == (4, 3, 16, 16, 1)
         np.testing.assert_array_equal(np.any(arrays["x"][1:] != arrays["x"][:-1]), True)
-        subject = load_subject(str(runs / "direct_seed0"), {"model.num_steps": 4})
+        fields = {"model.num_steps": 4, "data.num_objects": 3, "model.num_components": 3}
+        subject = load_subject(str(runs / "direct_seed0"), fields)
         dataset = subject.dataset
         example = dataset.sample(dataset.splits["test"].source, jnp.int32(5))
         np.testing.assert_allclose(arrays["x"], example.x[1:], atol=1e-6)

@@ -125,7 +125,7 @@ def test_a_run_that_has_lost_its_provenance_says_so(tmp_path):
         open_workdir(tmp_path, get_config("smoke"))
 
 
-@pytest.mark.parametrize("text", ["{}", "[]"])
+@pytest.mark.parametrize("text", ["{}", "[]", "[1]"])
 def test_a_damaged_provenance_is_refused(tmp_path, text):
     open_workdir(tmp_path, get_config("smoke"))
     (tmp_path / PROVENANCE).write_text(text)
@@ -133,7 +133,11 @@ def test_a_damaged_provenance_is_refused(tmp_path, text):
         open_workdir(tmp_path, get_config("smoke"))
 
 
-@pytest.mark.parametrize("text", ["[]", '{"runs": []}'])
+@pytest.mark.parametrize(
+    "text",
+    ["[]", '{"runs": []}', '{"runs": [], "config": []}', '{"runs": [1], "config": {"stages": [1, 2]}}',
+     '{"runs": [{}], "config": {"stages": []}}'],
+)  # fmt: skip
 def test_a_damaged_result_is_refused(tmp_path, text):
     (tmp_path / RESULT).write_text(text)
     with pytest.raises(WorkdirError, match=rf"{RESULT} was written by another version, or is damaged"):
@@ -212,6 +216,14 @@ def test_what_another_process_did_just_before_the_lock_was_taken_counts(tmp_path
 def test_without_git_the_revision_is_unknown(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert provenance.git_revision() == "unknown"
+
+
+@pytest.mark.parametrize("damaged", ["3", '{"epoch": 2}', '{"step": 4'])
+def test_metrics_end_at_a_damaged_line(tmp_path, damaged):
+    first, later = (json.dumps({"step": step}) for step in (10, 20))
+    (tmp_path / logs.METRICS).write_text(f"{first}\n{damaged}\n{later}\n")
+    with logs.Logs(tmp_path, step=20, seeds=range(1)) as log:
+        assert [record["step"] for record in log.records] == [10]
 
 
 def test_metrics_are_cut_back_to_the_checkpoint(tmp_path):

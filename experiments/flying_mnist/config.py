@@ -90,7 +90,7 @@ def get_config(name: str = "direct") -> ConfigDict:
 
 
 def _make_fast(config: ConfigDict) -> None:
-    """Half the channels and dense units; small batches, clipped gradients, a high rate that falls; 17 epochs."""
+    """Half the channels and dense units; small batches, clipped gradients, a high rate that falls."""
     model, training = config.model, config.training
     model.features, model.dense_size = (16, 32, 64), 256
     training.batch_size = 16

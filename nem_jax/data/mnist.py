@@ -43,10 +43,7 @@ def load_mnist(directory: str | Path | None = None) -> Digits:
     """
     if directory is None:
         return _fetch_openml()
-    files = [_find_images(Path(directory), part) for part in NUM_IMAGES]
-    return Digits(
-        *(_read_images(file, file.stat().st_mtime_ns, part) for part, file in zip(NUM_IMAGES, files, strict=True))
-    )
+    return Digits(*(_load_images(Path(directory), part) for part in NUM_IMAGES))
 
 
 def load_sklearn_digits() -> Digits:
@@ -85,13 +82,13 @@ def read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
     return np.frombuffer(content, np.uint8, offset=header_size).reshape(shape)
 
 
-def _find_images(directory: Path, part: str) -> Path:
+def _load_images(directory: Path, part: str) -> np.ndarray:
     name = f"{part}-images-idx3-ubyte"
     candidates = [directory / f"{name}.gz", directory / name]
     path = next((path for path in candidates if path.is_file()), None)
     if path is None:
         raise FileNotFoundError(f"data.mnist_dir: there is no file {name}.gz or {name} in {directory}")
-    return path.resolve()
+    return _read_images(path.resolve(), path.stat().st_mtime_ns, part)
 
 
 @functools.lru_cache(maxsize=len(NUM_IMAGES))  # each stage of a run, and each line of a table, asks for them

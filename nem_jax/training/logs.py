@@ -91,7 +91,7 @@ class Logs:
 
 
 def _cut(file: Path, step: int) -> list[dict[str, Any]]:
-    """Drop the lines after `step` (and one that a kill left incomplete) from metrics.jsonl; return the others."""
+    """Drop from metrics.jsonl what is after `step`, or from a damaged line on (kills leave one); return the others."""
     records: list[dict[str, Any]] = []
     for line in file.read_text().splitlines() if file.exists() else []:
         try:

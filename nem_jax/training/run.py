@@ -12,7 +12,7 @@ from nem_jax.config import Experiment, build_stages
 from nem_jax.config.compare import portable, to_json
 from nem_jax.devices import check_alike, fetch, is_main, on_main, together
 from nem_jax.evaluation import Examined, describe_protocol, evaluate, examine, mean_std, summarise
-from nem_jax.files import fingerprint, read_json, write_json
+from nem_jax.files import file_sha256, read_json, write_json
 from nem_jax.training.checkpoint import has_checkpoint
 from nem_jax.training.logs import print_mean_std, print_scores, say
 from nem_jax.training.loop import Training, train
@@ -64,7 +64,7 @@ def run(config: ConfigDict, workdir: str | Path, stop_now: bool = False) -> dict
     check_alike("initial weights", str(given_sha256))
     stages = [Training.of(experiment, given_sha256) for experiment in experiments]
     if config.data.path is not None:
-        record["data"] = fingerprint(Path(config.data.path))
+        record["data_sha256"] = file_sha256(Path(config.data.path))
     with contextlib.ExitStack() as held:
         on_main(lambda: held.enter_context(owned(path, config, record)))
         together(lambda: check_same(path, config))  # they all see the directory

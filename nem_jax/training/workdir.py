@@ -112,9 +112,10 @@ def _record_start(path: Path, config: ConfigDict, provenance: dict[str, Any]) ->
         write_json(path / CONFIG, to_json(config))
         return
     records = _read(path / PROVENANCE)
-    if not isinstance(records, list) or not records:
+    if not isinstance(records, list) or not records or not isinstance(records[-1], dict):
         raise WorkdirError(f"{path / PROVENANCE} is damaged: it lists no start of the run")
-    if records[-1].get("data", provenance.get("data")) != provenance.get("data"):
+    data = provenance.get("data_sha256")
+    if records[-1].get("data_sha256", data) != data:
         raise WorkdirError(f"{path} belongs to a run on other data: the file {config.data.path} has changed since")
     if records[-1] != provenance:
         write_json(path / PROVENANCE, [*records, provenance])
@@ -165,10 +166,13 @@ def read_result(path: Path) -> dict[str, Any]:
     if not (path / RESULT).exists():
         raise WorkdirError(f"workdir {path} holds no finished run")
     result = _read(path / RESULT)
-    if not isinstance(result, dict) or not result.keys() >= {"runs", "config"}:
-        raise WorkdirError(f"{path / RESULT} was written by another version, or is damaged: it does not list its seeds")
-    num_stages = len(result["config"]["stages"])
-    if num_stages > 1 and any(len(run["stages"]) < num_stages for run in result["runs"]):
+    try:
+        num_stages = len(result["config"]["stages"])
+        was_ended = num_stages > 1 and any(len(run["stages"]) < num_stages for run in result["runs"])
+        _ = [run["seed"] for run in result["runs"]]
+    except (TypeError, KeyError) as error:
+        raise WorkdirError(f"{path / RESULT} was written by another version, or is damaged: {error}") from error
+    if was_ended:
         raise WorkdirError(f"workdir {path} was ended before its last stage")
     return result
 
