@@ -1,6 +1,6 @@
 """N-EM's figure 6: AMI at each time step, also beyond the trained ones: mean and quartiles over the test set.
 
-    python -m experiments.time_steps --trained=flying_mnist_direct_fast --num_steps=50 --mnist_dir=DIRECTORY
+    python -m experiments.time_steps --trained=flying_mnist_direct_longer --num_steps=50 --mnist_dir=DIRECTORY
 
 Several weights, separated by commas, give a curve each.
 """
