@@ -51,6 +51,9 @@ from nem_jax.weights import read_weights, weights_sha256, write_weights
 LARGE_WEIGHTS, MAX_AMI_CHANGE = 2_000_000, 0.001
 """Bytes, from which on weights are packaged in float16 unless that moves AMI so much."""
 
+MAX_PACKAGE_SIZE = 25_000_000
+"""Bytes of all weights that come with the package."""
+
 
 def package(workdir: Path, mnist_dir: str | None = None) -> tuple[Params, float | None]:
     """A run's weights as they come with the package, and by how much float16 moves its AMI, if that was measured.
@@ -66,6 +69,21 @@ def package(workdir: Path, mnist_dir: str | None = None) -> tuple[Params, float 
     rounded = subject._replace(params=jax.tree.map(lambda leaf: leaf.astype(np.float32), half))
     before, after = (summarise(evaluate_subject(one))["ami_max_mean"] for one in (subject, rounded))
     return half if abs(after - before) < MAX_AMI_CHANGE else params, after - before
+
+
+def check_room(place: Path, params: Params) -> None:
+    """The package has room for these weights, in the place of any that lie at `place`.
+
+    Raises:
+        ValueError: it has not.
+    """
+    others = sum(file.stat().st_size for file in place.parent.glob("*") if file.stem != place.stem)
+    size = others + sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    if size > MAX_PACKAGE_SIZE:
+        raise ValueError(
+            f"with {place.stem} the weights in {place.parent} would take {size / 1e6:.1f} MB, at most "
+            f"{MAX_PACKAGE_SIZE / 1e6:.0f}: remove some, and list them in their experiment's WITHOUT_WEIGHTS"
+        )
 
 
 def result_file(experiment: str, name: str, root: Path = Path(__file__).parent) -> Path:
@@ -168,6 +186,9 @@ def publish(
     """Write what `gather` finds as one record under `root`, and the best seed's weights to `weights`; see `package`.
 
     Of a configuration `WITHOUT_WEIGHTS`, those that an earlier result put there are removed.
+
+    Raises:
+        ValueError: see `gather` and `check_room`; nothing is written.
     """
     sources = gather(workdirs, root, join)
     record = joined([source.record for source in sources])
@@ -182,12 +203,13 @@ def publish(
     if best.workdir:
         params, change = package(best.workdir, mnist_dir) if packaged else (read_weights(best.workdir / WEIGHTS), None)
         record["weights_sha256"], record["ami_change_by_float16"] = weights_sha256(params), change
-        for suffix in (".npz", ".png"):
-            shutil.copyfile((best.workdir / OVERVIEW).with_suffix(suffix), file.with_suffix(suffix))
         if packaged:
+            check_room(place, params)
             weights.mkdir(exist_ok=True)
             write_weights(place, params)
             write_json(place.with_suffix(".json"), {**record["config"], "seed": best_seed(record)})
+        for suffix in (".npz", ".png"):
+            shutil.copyfile((best.workdir / OVERVIEW).with_suffix(suffix), file.with_suffix(suffix))
     elif packaged and weights_sha256(read_weights(place)) != record["weights_sha256"]:
         raise ValueError(f"--join: {place} is not what {file} tells of: publish all of its runs anew")
     if not packaged:

@@ -368,6 +368,21 @@ def test_weights_too_many_for_the_package_stay_with_their_run(two_runs, tmp_path
         assert not list((root / "pretrained").glob("*"))  # nor are those of before
 
 
+def test_weights_beyond_the_packages_size_are_refused(two_runs, tmp_path, monkeypatch):
+    places = {"root": tmp_path, "weights": tmp_path / "pretrained"}
+    publish.publish(two_runs[:1], **places)
+    size = sum(file.stat().st_size for file in places["weights"].iterdir())
+    monkeypatch.setattr(publish, "MAX_PACKAGE_SIZE", size)
+    publish.publish(two_runs[:1], **places)  # in the place of themselves
+    (places["weights"] / "others.safetensors").write_bytes(bytes(5_000))
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    with pytest.raises(
+        ValueError, match=r"^with static_shapes_smoke the weights in .* would take 0\.\d MB, at most 0: "
+    ):
+        publish.publish(two_runs[:1], **places)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
 def test_large_weights_are_rounded_unless_that_moves_the_score(two_runs, tmp_path, monkeypatch):
     workdir = tmp_path / "run"
     shutil.copytree(two_runs[0], workdir)
