@@ -64,7 +64,7 @@ def run(config: ConfigDict, workdir: str | Path, stop_now: bool = False) -> dict
     check_alike("initial weights", str(given_sha256))
     stages = [Training.of(experiment, given_sha256) for experiment in experiments]
     if config.data.path is not None:
-        record["data_sha256"] = file_sha256(Path(config.data.path))
+        on_main(lambda: record.update(data_sha256=file_sha256(Path(config.data.path))))
     with contextlib.ExitStack() as held:
         on_main(lambda: held.enter_context(owned(path, config, record)))
         together(lambda: check_same(path, config))  # they all see the directory

@@ -168,11 +168,10 @@ def read_result(path: Path) -> dict[str, Any]:
     result = _read(path / RESULT)
     try:
         num_stages = len(result["config"]["stages"])
-        was_ended = num_stages > 1 and any(len(run["stages"]) < num_stages for run in result["runs"])
-        _ = [run["seed"] for run in result["runs"]]
-    except (TypeError, KeyError) as error:
+        begun = {run["seed"]: len(run.get("stages", ())) for run in result["runs"]}
+    except (TypeError, KeyError, AttributeError) as error:
         raise WorkdirError(f"{path / RESULT} was written by another version, or is damaged: {error}") from error
-    if was_ended:
+    if num_stages > 1 and any(number < num_stages for number in begun.values()):
         raise WorkdirError(f"workdir {path} was ended before its last stage")
     return result
 
