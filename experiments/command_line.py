@@ -19,12 +19,21 @@ _COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache", None, "directory that keeps compiled programs: a second start of the same run compiles nothing"
 )
 
+INTERRUPTED = 130
+"""The status of a command that Ctrl-C has ended."""
+
 
 @contextlib.contextmanager
 def one_sentence() -> Iterator[None]:
-    """Bad input ends the process with status 1 and the error's own sentence; the traceback is shown with --v=1."""
+    """Bad input ends the process with status 1 and the error's own sentence; the traceback is shown with --v=1.
+
+    Ctrl-C ends it without one.
+    """
     try:
         yield
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except Exception as error:
         sentence = errors.sentence(error)
         if sentence is None:
@@ -101,7 +110,9 @@ def _wrong_config(argv: list[str]) -> str | None:
     """What is wrong with --config, if it is no file, or with how one of its stages is set."""
     for arg in argv[1:] if "config" in flags.FLAGS else []:
         found = re.fullmatch(r"--?config=([^:]*)(:.*)?", arg)
-        if found and not (found[1].endswith(".py") and Path(found[1]).is_file()):
+        if found and found[1].endswith(".py") and not Path(found[1]).is_file():
+            return f"{arg}: there is no such file in {Path.cwd()} (the repository's lie in its root)"
+        if found and not found[1].endswith(".py"):
             return f"--config must be a file and a name in it, as experiments/static_shapes/config.py:smoke, got {arg}"
         if re.match(r"--?config\.stages\[", arg):
             return f"{arg}: stages are set as a whole, --config.stages=(...)"

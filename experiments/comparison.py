@@ -15,7 +15,7 @@ from experiments.command_line import launch
 from experiments.named_weights import TrainedWeights, find_weights
 from experiments.output import beside
 from experiments.shared_flags import define_directory, define_test_data
-from experiments.trained import Subject, describe_subject, evaluate_subject, load_subject, with_weights
+from experiments.subject import Subject, describe_subject, evaluate_subject, load_subject, with_weights
 from nem_jax import charts, provenance
 from nem_jax.evaluation import mean_std, summarise
 from nem_jax.files import read_json, write_json

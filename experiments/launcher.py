@@ -1,5 +1,6 @@
 """The flags of every experiment's run.py: a configuration, a directory, whether to end it now, other processes."""
 
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -39,8 +40,12 @@ def _main(experiment: str) -> None:
         raise ValueError(f"--config is one of {config.experiment}, and this is experiments.{experiment}.run")
     _check_cache_apart()
     _connect()
-    with hosts.ending_together():
-        run(config, _WORKDIR.value, _STOP_NOW.value)
+    try:
+        with hosts.ending_together():
+            run(config, _WORKDIR.value, _STOP_NOW.value)
+    except KeyboardInterrupt:
+        print("\nthe same command resumes the run; with --stop_now it scores the best weights so far", file=sys.stderr)
+        raise
 
 
 def _check_cache_apart() -> None:
@@ -64,7 +69,7 @@ def _connect() -> None:
         unused = [f"--{flag.name}" for flag in (_NUM_PROCESSES, _PROCESS_ID) if flag.present]
         if unused:
             raise ValueError(f"{', '.join(unused)}: given, but used only with --coordinator")
-        if _DISTRIBUTED.value or (_DISTRIBUTED.value is None and hosts.launcher()):
+        if _DISTRIBUTED.value or (_DISTRIBUTED.value is None and hosts.find_launcher()):
             hosts.connect_by_launcher(_TIMEOUT.value)
         elif _TIMEOUT.present:
             raise ValueError("--timeout is given, but this process is alone: nothing waits")

@@ -39,19 +39,6 @@ def earlier_training(result: dict[str, Any], published: Path) -> list[dict[str, 
     )
 
 
-def as_named(result: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]:
-    """A run's result, as one of the configuration `named`: with whose weights it began is not part of that.
-
-    If `named` names some, as a run's directory, the run must have begun with those of that name.
-    """
-    config, due = result["config"], named["training"]["init_from"]
-    given = config["training"]["init_from"]
-    if due is not None and not (given and Path(given).name.endswith(Path(due).name)):
-        return result
-    training = {**config["training"], "init_from": due}
-    return {**result, "config": {**config, "training": training}}
-
-
 def _trainings(record: Record) -> list[dict[str, Any]]:
     """All that the weights of a published record went through."""
     last = {"name": record["config"]["name"], **{name: record[name] for name in EARLIER}}

@@ -8,10 +8,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.lineage import as_named
-from experiments.recipe import config_module
-from experiments.record import shared_by_seeds, weights_name
-from nem_jax.config.compare import differences, to_json
+from experiments.record import as_named, weights_name
 from nem_jax.files import read_json
 from nem_jax.pretrained import pretrained_names
 from nem_jax.training.workdir import CONFIG, RESULT, read_result
@@ -20,7 +17,7 @@ TRAINING = ("seed", "epochs", "best_epoch", "stopped_early", "failed_at_step")
 
 
 class TrainedWeights(NamedTuple):
-    """Trained weights."""
+    """One set of weights that bears a configuration's name."""
 
     path: str
     """A run's directory, or a name of the package's."""
@@ -38,7 +35,7 @@ class TrainedWeights(NamedTuple):
 
     @property
     def described(self) -> str:
-        """What tells these weights from others of the name, seeds apart."""
+        """What distinguishes these weights from others of the same name, apart from the seed."""
         changes = "; ".join(self.changes) or "as named"
         if self.began_with is None:
             return changes
@@ -68,13 +65,11 @@ def find_weights(experiment: str, name: str, directory: Path) -> list[TrainedWei
             continue
         if trained["name"] != name:
             raise ValueError(f"{path} holds weights of {trained['name']}, not of {name}")
-        named = to_json(config_module(experiment).get_config(name))
-        result = as_named(read_result(path), named)
-        changes = tuple(differences(shared_by_seeds(named), shared_by_seeds(result["config"])))
+        result, changes = as_named(read_result(path))
         began_with = result.get("initial_weights")
         for run in result["runs"]:
             training = {key: run[key] for key in TRAINING if key in run}
-            found.append(TrainedWeights(str(path), training, changes, began_with))
+            found.append(TrainedWeights(str(path), training, tuple(changes), began_with))
     if len({(weights.changes, (weights.began_with or {}).get("weights_sha256")) for weights in found}) > 1:
         described = " / ".join(dict.fromkeys(weights.described for weights in found))
         raise ValueError(

@@ -7,7 +7,9 @@ from absl import flags
 
 OUTPUT = flags.DEFINE_string("output", None, "path of the new files, without their suffix")
 flags.register_validator(
-    OUTPUT, lambda path: not (path or "").endswith("/"), "it is a directory's: give the files' name in it, too"
+    OUTPUT,
+    lambda path: path is None or not (path.endswith("/") or Path(path).is_dir()),
+    "that is a directory: give the files' name in it, too",
 )
 
 FILES = {".json": "numbers", ".npz": "arrays", ".png": "picture", ".gif": "animation", "_sequence.png": "sequence"}
@@ -18,11 +20,8 @@ def make_room(path: Path, otherwise: str = "") -> None:
     """Before anything is computed: no file `beside` the path is there, and files can be written there.
 
     Raises:
-        ValueError: one exists, or they cannot, or the path is a directory's; `otherwise` is what else may help if one
-            exists.
+        ValueError: one exists, or they cannot; `otherwise` is what else may help if one exists.
     """
-    if path.is_dir():
-        raise ValueError(f"output {path} is a directory: give the files' name in it, too")
     for file in (beside(path, suffix) for suffix in FILES):
         if file.exists():
             raise ValueError(f"{file} exists already: remove it or give another --output{otherwise}")
@@ -35,13 +34,7 @@ def make_room(path: Path, otherwise: str = "") -> None:
 
 
 def beside(path: Path, suffix: str = ".png") -> Path:
-    """The file of a figure with this suffix: names may have dots.
-
-    Raises:
-        ValueError: `path` has no name to put it after.
-    """
-    if not path.name:
-        raise ValueError(f"output must be a path of files, without their suffix, got {str(path)!r}")
+    """The file of a figure with this suffix: names may have dots."""
     return path.with_name(path.name + suffix)
 
 

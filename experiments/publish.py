@@ -3,8 +3,8 @@
     python -m experiments.publish --workdirs=runs/rnn_em_seed0,runs/rnn_em_seed1
     python -m experiments.publish --workdirs=runs/rnn_em_seed2 --join       # a third, on another machine perhaps
 
-A seed that is published already is replaced by one that was trained to its end, or for as many epochs; with --join by
-one of more epochs, if both had runs of their own.
+A seed that is published already is replaced if the new run ended by itself or has at least as many epochs; with --join
+if it has more epochs, and both were runs of that seed alone.
 
 The runs must differ in their seeds alone. One that went on from published weights, its own configuration's or another's
 of its experiment (`--config.training.init_from=flying_shapes_rnn_em_3_3`; where the weights stayed with their run, its
@@ -25,22 +25,21 @@ from absl import flags
 
 from experiments import table
 from experiments.command_line import launch
-from experiments.lineage import as_named, earlier_training
+from experiments.lineage import earlier_training
 from experiments.recipe import config_module
 from experiments.record import (
     Record,
+    as_named,
     best_seed,
     joined,
     learning_curves,
     of_result,
-    shared_by_seeds,
     total_epochs,
     weights_name,
     without_continued,
 )
 from experiments.shared_flags import define_mnist_dir
-from experiments.trained import evaluate_subject, load_subject
-from nem_jax.config.compare import differences, to_json
+from experiments.subject import evaluate_subject, load_subject
 from nem_jax.evaluation import summarise
 from nem_jax.files import read_json, write_json
 from nem_jax.pretrained import DIRECTORY
@@ -139,16 +138,14 @@ def gather(workdirs: list[Path], root: Path, join: bool = False) -> list[Source]
     earlier = [earlier_training(result, file.parent) for result in read]
     if any(earlier) and (join or len(read) > 1):
         raise ValueError("a run that goes on from published weights is published alone: name one workdir")
-    named = to_json(config_module(experiment).get_config(name))
-    results = [as_named(result, named) for result in read]
-    expected, trained = shared_by_seeds(named), shared_by_seeds(results[0]["config"])
-    if trained != expected:
-        different = "; ".join(differences(expected, trained))
-        raise ValueError(
-            f"workdir {workdirs[0]} differs from the configuration {name!r} whose name it bears: {different}"
-        )
     found = []
-    for path, result in zip(workdirs, results, strict=True):
+    for path, result in zip(workdirs, read, strict=True):
+        result, different = as_named(result)
+        if different:
+            raise ValueError(
+                f"workdir {path} differs from the configuration {result['config']['name']!r} whose name it bears: "
+                + "; ".join(different)
+            )
         curves = learning_curves(path, max(1, len(result["config"]["stages"])))
         found.append(Source(of_result(result, curves), path))
     if any(earlier):

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from nem_jax.config.compare import comparable, differences, portable
+from experiments.recipe import config_module
+from nem_jax.config.compare import comparable, differences, portable, to_json
 from nem_jax.evaluation import mean_std
 from nem_jax.training.logs import read_records
 from nem_jax.training.workdir import stage_paths
@@ -108,6 +109,21 @@ def without_seeds(config: dict[str, Any]) -> dict[str, Any]:
 def shared_by_seeds(config: dict[str, Any]) -> dict[str, Any]:
     """What runs have in common that are published or compared as one."""
     return comparable(without_seeds(config))
+
+
+def as_named(result: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """A run's result as one of the configuration whose name it bears, and in what it differs from that, seeds apart.
+
+    With whose weights the run began is not part of a name, unless the named configuration has some itself (a run's
+    directory): then it must be those, of a run of that name anywhere or as they come with the package.
+    """
+    config = result["config"]
+    experiment = config["experiment"]
+    named = to_json(config_module(experiment).get_config(config["name"]))
+    due, given = named["training"]["init_from"], config["training"]["init_from"]
+    if due is None or (given and Path(given).name in (Path(due).name, weights_name(experiment, Path(due).name))):
+        config = {**config, "training": {**config["training"], "init_from": due}}
+    return {**result, "config": config}, differences(shared_by_seeds(named), shared_by_seeds(config))
 
 
 def weights_name(experiment: str, name: str) -> str:

@@ -16,13 +16,12 @@ from experiments import figure
 from experiments.command_line import launch
 from experiments.output import beside
 from experiments.shared_flags import define_example
+from experiments.subject import check_example, describe_subject
 from experiments.subject_flags import load_flagged, trained_name
-from experiments.trained import check_example, describe_subject
 from nem_jax import charts, plots
 from nem_jax.evaluation import over_split, quartiles, rollout_batch
 from nem_jax.model import to_frames
 from nem_jax.rollouts import Rollout
-from nem_jax.training.state import draw_key
 
 _EXAMPLE = define_example()
 _NUM_AHEAD = flags.DEFINE_integer("num_ahead", 20, "steps on the model's own predictions", lower_bound=1)
@@ -36,7 +35,7 @@ def measure() -> figure.Measured:
     subject = load_flagged(trained_name(), {"model.num_draws": 1}, _NUM_AHEAD.value)
     check_example(subject, _EXAMPLE.value)
     model, params, dataset = subject.experiment.model, subject.params, subject.dataset
-    key, split, index = draw_key(subject.trained_config.seed, 0), dataset.splits["test"], np.array([_EXAMPLE.value])
+    key, split, index = subject.key(), dataset.splits["test"], np.array([_EXAMPLE.value])
 
     def batch(source: Any, index: np.ndarray) -> tuple[Rollout, jax.Array]:
         return rollout_batch(model, params, key, dataset.sample, source, index, _NUM_AHEAD.value)

@@ -14,11 +14,10 @@ from experiments import figure
 from experiments.command_line import launch
 from experiments.output import beside
 from experiments.shared_flags import define_example
+from experiments.subject import check_example, describe_subject
 from experiments.subject_flags import load_flagged, trained_name
-from experiments.trained import check_example, describe_subject
 from nem_jax import plots
 from nem_jax.evaluation import examine
-from nem_jax.training.state import draw_key
 
 _EXAMPLE = define_example()
 _EVERY = flags.DEFINE_integer("every", 1, "the picture shows one step in so many; the animation all", lower_bound=1)
@@ -32,8 +31,8 @@ def measure() -> figure.Measured:
     subject = load_flagged(trained_name())
     check_example(subject, _EXAMPLE.value)
     experiment = subject.experiment
-    key, index = draw_key(subject.trained_config.seed, 0), np.array([_EXAMPLE.value])
-    shown = examine(experiment.model, subject.params, key, subject.dataset, "test", index)
+    index = np.array([_EXAMPLE.value])
+    shown = examine(experiment.model, subject.params, subject.key(), subject.dataset, "test", index)
     arrays = {name: getattr(shown, name)[0] for name in SHOWN}
     return {**describe_subject(subject), "example": _EXAMPLE.value}, arrays
 

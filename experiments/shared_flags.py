@@ -38,9 +38,17 @@ def define_num_test() -> flags.FlagHolder[int | None]:
 
 @functools.cache
 def define_test_data() -> Callable[[], dict[str, Any]]:
-    """--digits, --mnist_dir and --num_test; returns what gives the fields of a configuration that they ask for."""
+    """--digits, --mnist_dir, --data_path and --num_test; returns what gives the fields of a configuration that they ask
+    for.
+    """
     digits = flags.DEFINE_enum(
         "digits", None, DIGITS, "whose handwriting, if not the training's; sklearn needs no files"
     )
-    asked = {"data.digits": digits, "data.mnist_dir": define_mnist_dir(), "data.num_test": define_num_test()}
+    path = flags.DEFINE_string("data_path", None, "the HDF5 file, if not where the training found it")
+    asked = {
+        "data.digits": digits,
+        "data.mnist_dir": define_mnist_dir(),
+        "data.path": path,
+        "data.num_test": define_num_test(),
+    }
     return lambda: {field: flag.value for field, flag in asked.items()}

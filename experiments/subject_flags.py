@@ -5,7 +5,7 @@ from typing import Any
 from absl import flags
 
 from experiments.shared_flags import define_test_data
-from experiments.trained import Subject, load_subject
+from experiments.subject import Subject, load_subject
 
 _TRAINED = flags.DEFINE_string("trained", None, "a run's directory, or weights that come with the package")
 _TEST_DATA = define_test_data()

@@ -1,9 +1,10 @@
-"""All of an experiment in one command: its configurations, several seeds of each as one program, results published.
+"""All of an experiment in one command: its configurations, several seeds of each as one program.
 
     python -m experiments.sweep --experiment=static_shapes --directory=runs/section_4_1 --seeds=5
     python -m experiments.sweep --experiment=flying_shapes --names=rnn_em_3_3,rnn_em_3_5 --seeds=1
 
-Runs that are finished are kept, interrupted ones resume: call it again until it is through.
+Runs that are finished are kept, interrupted ones resume: call it again until it is through. With --publish their
+results and weights take the place of this repository's.
 """
 
 from pathlib import Path
@@ -23,7 +24,7 @@ _EXPERIMENT = flags.DEFINE_enum("experiment", None, EXPERIMENTS, "whose configur
 _NAMES = flags.DEFINE_list("names", [], "configurations, by name; default: those of the paper's main comparison")
 _DIRECTORY, _MNIST_DIR = define_directory(), define_mnist_dir()
 _SEEDS = flags.DEFINE_integer("seeds", 5, "number of seeds of each configuration", lower_bound=1)
-_PUBLISH = flags.DEFINE_boolean("publish", True, "write results, pictures, weights and the table")
+_PUBLISH = flags.DEFINE_boolean("publish", False, "write results, pictures, weights and the table")
 
 
 def plan(experiment: str, names: list[str], seeds: int, directory: Path) -> dict[Path, ConfigDict]:
@@ -45,7 +46,7 @@ def plan(experiment: str, names: list[str], seeds: int, directory: Path) -> dict
 
 
 def main() -> None:
-    """Train what is missing, then publish."""
+    """Train what is missing, and publish it if that is asked for."""
     planned = plan(_EXPERIMENT.value, _NAMES.value, _SEEDS.value, Path(_DIRECTORY.value))
     for workdir, config in planned.items():
         run_unless_finished(config, workdir)

@@ -13,8 +13,8 @@ import numpy as np
 from experiments import figure
 from experiments.command_line import launch
 from experiments.output import beside
+from experiments.subject import describe_subject, evaluate_subject
 from experiments.subject_flags import load_flagged, trained_name
-from experiments.trained import describe_subject, evaluate_subject
 from nem_jax import charts
 from nem_jax.evaluation import quartiles
 

@@ -33,7 +33,7 @@ class Jit:
 
     @property
     def jitted(self) -> Any:
-        """That of `jax.jit`, for this backend."""
+        """The function as `jax.jit` makes it for the current backend."""
         return self._of_backend(jax.default_backend(), jax.config.read("jax_disable_most_optimizations"))
 
 

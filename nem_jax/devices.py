@@ -2,13 +2,11 @@
 
 Seeds share nothing, so that devices along `seed` never speak to each other; those along `data` hold the same weights,
 each takes its part of the batch, and they average their gradients once per step. On several hosts every process runs
-the same program on the same inputs, and process 0 alone writes.
+the same program on the same inputs (`nem_jax.hosts`).
 """
 
-import hashlib
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +15,6 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 SEED, DATA = "seed", "data"
-_MAX_BYTES = 4096
-
-Result = TypeVar("Result")
 
 
 def available() -> list[jax.Device]:
@@ -83,60 +78,3 @@ def fetch(tree: Any) -> Any:
         return np.asarray(leaf)
 
     return jax.tree.map(get, tree)
-
-
-def is_main() -> bool:
-    """Whether this process writes files and speaks to the console."""
-    return jax.process_index() == 0
-
-
-def together(action: Callable[[], Result]) -> Result:
-    """`action`, called on every process; if it fails on one, all raise.
-
-    Raises:
-        ValueError: it failed elsewhere; the sentence is that of the first such process. Here: its own error.
-    """
-    failure: Exception | None = None
-    try:
-        result = action()
-    except Exception as error:
-        failure = error
-    if jax.process_count() > 1:
-        sentence = f"{failure}" or repr(failure)
-        told = _tell_all("" if failure is None else sentence)
-        failed = next((index for index, text in enumerate(told) if text), None)
-        if failed is not None and failure is None:
-            failure = ValueError(told[failed] if failed == 0 else f"process {failed}: {told[failed]}")
-    if failure is not None:
-        raise failure
-    return result
-
-
-def on_main(action: Callable[[], object]) -> None:
-    """Call `action` on process 0 alone; if it fails, all raise, see `together`.
-
-    It must not touch arrays of the mesh: JAX needs all processes for them.
-    """
-    together(lambda: action() if is_main() else None)
-
-
-def check_alike(what: str, description: str) -> None:
-    """All processes were given the same.
-
-    Raises:
-        ValueError: on all of them, if one was not; `what` names it.
-    """
-    told = _tell_all(hashlib.sha256(description.encode()).hexdigest())
-    different = [index for index, digest in enumerate(told) if digest != told[0]]
-    if different:
-        raise ValueError(f"all processes must have the same {what}, but {different} differ from process 0")
-
-
-def _tell_all(text: str) -> list[str]:
-    """What each process says, at most `_MAX_BYTES` of it."""
-    if jax.process_count() == 1:
-        return [text]
-    said = np.zeros(_MAX_BYTES, np.uint8)
-    encoded = np.frombuffer(text.encode()[:_MAX_BYTES], np.uint8)
-    said[: encoded.size] = encoded
-    return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in multihost_utils.process_allgather(said)]

@@ -24,6 +24,7 @@ MIN_EPSILON = 1e-18
 
 def init_state(
     key: PRNGKey,
+    *,
     num_components: int,
     hidden_size: int,
     image_shape: tuple[int, ...],

@@ -52,13 +52,17 @@ def evaluate_example(model: NEM, params: Params, key: PRNGKey, example: Example,
 def evaluate_batch(
     model: NEM, params: Params, key: PRNGKey, sample: Any, source: Any, index: Int[Array, " B"], num_groups: int
 ) -> Evaluation:
-    """`evaluate_example` on examples number `index`; example i draws with `fold_in(key, i)`, whatever its batch."""
+    """`evaluate_example` on examples number `index`."""
+    return _over_batch(
+        functools.partial(evaluate_example, model, params, num_groups=num_groups), key, sample, source, index
+    )
 
-    def one(index: jax.Array) -> Evaluation:
-        example = sample(source, index)
-        return evaluate_example(model, params, jax.random.fold_in(key, index), example, num_groups)
 
-    return jax.vmap(one)(index)
+def _over_batch(
+    of_example: Callable[[PRNGKey, Example], Any], key: PRNGKey, sample: Any, source: Any, index: Int[Array, " B"]
+) -> Any:
+    """`of_example` of examples number `index`; example i draws with `fold_in(key, i)`, whatever its batch."""
+    return jax.vmap(lambda i: of_example(jax.random.fold_in(key, i), sample(source, i)))(index)
 
 
 def evaluate(
@@ -138,15 +142,12 @@ def examine_batch(
 ) -> Examined:
     """What the model sees and makes of examples number `index`, with the draws of `evaluate_batch`."""
 
-    def one(index: jax.Array) -> Examined:
-        example = sample(source, index)
-        trajectory, x_noisy = infer_likeliest(
-            model, params, jax.random.fold_in(key, index), example.x[: model.num_frames]
-        )
+    def one(key: PRNGKey, example: Example) -> Examined:
+        trajectory, x_noisy = infer_likeliest(model, params, key, example.x[: model.num_frames])
         x, groups = (target_frames(model, frames) for frames in (example.x, example.groups))
         return Examined(x, x_noisy, groups, trajectory.gamma, trajectory.psi)
 
-    return jax.vmap(one)(index)
+    return _over_batch(one, key, sample, source, index)
 
 
 def examine(
@@ -168,12 +169,11 @@ def rollout_batch(
 ) -> tuple[Rollout, Float[Array, "N _"]]:
     """The rollout of examples number `index`, and `rollout_losses` of its T + `num_ahead` steps, in nats."""
 
-    def one(index: jax.Array) -> tuple[Rollout, jax.Array]:
-        x = sample(source, index).x
-        rolled = rollout(model, params, jax.random.fold_in(key, index), x, num_ahead)
-        return rolled, jnp.concatenate(rollout_losses(model, rolled, x))
+    def one(key: PRNGKey, example: Example) -> tuple[Rollout, jax.Array]:
+        rolled = rollout(model, params, key, example.x, num_ahead)
+        return rolled, jnp.concatenate(rollout_losses(model, rolled, example.x))
 
-    return jax.vmap(one)(index)
+    return _over_batch(one, key, sample, source, index)
 
 
 def describe_protocol(model: NEM, dataset: Dataset, split: str, noise: str, gamma_draws: int) -> dict[str, Any]:

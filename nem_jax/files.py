@@ -15,7 +15,7 @@ def replace_bytes(path: Path, content: bytes) -> None:
 
 
 def temporary_name(name: str) -> str:
-    """Of what a kill may leave beside the file called `name`."""
+    """Name of the file that a kill may leave beside the one called `name`."""
     return f".{name}.tmp"
 
 

@@ -1,25 +1,33 @@
-"""Several processes, on one host or many, that run as one program. Called before anything else touches a device."""
+"""Several processes, on one host or many, as one program: how they find each other, agree, and end.
+
+All run the same on the same inputs; process 0 alone writes files and speaks to the console.
+"""
 
 import contextlib
+import hashlib
 import os
 import re
-import socket
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
-from nem_jax import errors
+from nem_jax import errors, rendezvous
 
-_GO, _ANSWER_SECONDS = b"go", 10
+_MAX_BYTES = 4096
 _TPU_DEVICES = ("/dev/accel0", "/dev/vfio/0")
 
+Result = TypeVar("Result")
 
-def launcher(environ: Mapping[str, str] = os.environ) -> str | None:
+
+def find_launcher(environ: Mapping[str, str] = os.environ) -> str | None:
     """What can tell JAX of the other processes: Slurm, Kubernetes or a TPU host; None: this one is alone.
 
     Raises:
@@ -40,13 +48,13 @@ def launcher(environ: Mapping[str, str] = os.environ) -> str | None:
 
 
 def connect_by_launcher(timeout: int, environ: Mapping[str, str] = os.environ) -> None:
-    """Join the other processes that `launcher` started, and wait for them for at most `timeout` seconds.
+    """Join the other processes that `find_launcher` finds, and wait for them for at most `timeout` seconds.
 
     Raises:
         ValueError: there is none, or JAX does not find the others. (Where it finds them, but one stays away, it aborts
             the process.)
     """
-    name = launcher(environ)
+    name = find_launcher(environ)
     if name is None:
         raise ValueError(
             "--distributed: neither Slurm, nor Kubernetes, nor a TPU host started this process among others: give "
@@ -83,9 +91,9 @@ def connect(coordinator: str, num_processes: int, process_id: int, timeout: int)
     if not 0 <= process_id < num_processes:
         raise ValueError(f"--process_id must be from 0 to --num_processes - 1, got {process_id} of {num_processes}")
     if process_id == 0:
-        _await_others(int(port), num_processes, timeout)
+        rendezvous.await_others(int(port), num_processes, timeout)
     else:
-        _await_main((host.strip("[]"), int(port)), process_id, timeout)
+        rendezvous.await_main((host.strip("[]"), int(port)), process_id, timeout)
     jax.distributed.initialize(
         coordinator,
         num_processes,
@@ -93,6 +101,53 @@ def connect(coordinator: str, num_processes: int, process_id: int, timeout: int)
         initialization_timeout=timeout,
         cluster_detection_method="deactivate",
     )
+
+
+def is_main() -> bool:
+    """Whether this process writes files and speaks to the console."""
+    return jax.process_index() == 0
+
+
+def together(action: Callable[[], Result]) -> Result:
+    """`action`, called on every process; if it fails on one, all raise.
+
+    Raises:
+        ValueError: it failed elsewhere; the sentence is that of the first such process. Here: its own error.
+    """
+    failure: Exception | None = None
+    try:
+        result = action()
+    except Exception as error:
+        failure = error
+    if jax.process_count() > 1:
+        sentence = f"{failure}" or repr(failure)
+        told = _tell_all("" if failure is None else sentence)
+        failed = next((index for index, text in enumerate(told) if text), None)
+        if failed is not None and failure is None:
+            failure = ValueError(told[failed] if failed == 0 else f"process {failed}: {told[failed]}")
+    if failure is not None:
+        raise failure
+    return result
+
+
+def on_main(action: Callable[[], Result]) -> Result | None:
+    """`action`, called on process 0 alone; None elsewhere. If it fails, all raise, see `together`.
+
+    It must not touch arrays of the mesh: JAX needs all processes for them.
+    """
+    return together(lambda: action() if is_main() else None)
+
+
+def check_alike(what: str, description: str) -> None:
+    """All processes were given the same.
+
+    Raises:
+        ValueError: on all of them, if one was not; `what` names it.
+    """
+    told = _tell_all(hashlib.sha256(description.encode()).hexdigest())
+    different = [index for index, digest in enumerate(told) if digest != told[0]]
+    if different:
+        raise ValueError(f"all processes must have the same {what}, but {different} differ from process 0")
 
 
 @contextlib.contextmanager
@@ -124,70 +179,11 @@ def _report(error: Exception) -> None:
     print(f"error: {sentence}", file=sys.stderr, flush=True)
 
 
-def _await_others(port: int, num_processes: int, timeout: int) -> None:
-    """Let all go on once each has told its number: JAX itself would abort the process if one stayed away."""
-    deadline, present = time.monotonic() + timeout, dict[int, socket.socket]()
-    family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
-    with contextlib.ExitStack() as opened:
-        try:
-            server = socket.create_server(("", port), family=family, dualstack_ipv6=family == socket.AF_INET6)
-        except OSError as error:
-            raise ValueError(f"--coordinator: process 0 cannot listen on port {port}: {error.strerror}") from error
-        opened.enter_context(server)
-        while len(present) < num_processes - 1:
-            server.settimeout(max(deadline - time.monotonic(), 0.001))
-            try:
-                connection = opened.enter_context(server.accept()[0])
-            except TimeoutError as error:
-                missing = sorted(set(range(1, num_processes)) - _waiting(present).keys())
-                raise ValueError(f"--num_processes: processes {missing} did not come within {timeout} s") from error
-            told = _receive(connection)
-            if told.isdigit() and 0 < int(told) < num_processes:
-                present[int(told)] = connection  # one that was started again takes its own place
-            else:
-                connection.close()
-            present = _waiting(present)
-        for connection in present.values():
-            with contextlib.suppress(OSError):
-                connection.sendall(_GO)
-
-
-def _waiting(present: dict[int, socket.socket]) -> dict[int, socket.socket]:
-    """Those that have not hung up; they say nothing more."""
-    return {number: connection for number, connection in present.items() if not _has_hung_up(connection)}
-
-
-def _has_hung_up(connection: socket.socket) -> bool:
-    connection.settimeout(0)
-    try:
-        return not connection.recv(1, socket.MSG_PEEK)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-
-
-def _receive(connection: socket.socket) -> bytes:
-    """What a caller says, nothing if it is silent or gone."""
-    connection.settimeout(_ANSWER_SECONDS)
-    try:
-        return connection.recv(16)
-    except OSError:
-        return b""
-
-
-def _await_main(address: tuple[str, int], process_id: int, timeout: int) -> None:
-    """Until process 0 lets all go on."""
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        try:
-            with socket.create_connection(address, timeout=1) as connection:
-                connection.sendall(str(process_id).encode())
-                connection.settimeout(max(deadline - time.monotonic(), 0.001))
-                if connection.recv(len(_GO)) == _GO:
-                    return
-        except OSError:
-            pass  # not yet
-        time.sleep(0.2)
-    host, port = address
-    raise ValueError(f"--coordinator: {host}:{port} does not answer within {timeout} s: is process 0 running there?")
+def _tell_all(text: str) -> list[str]:
+    """What each process says, at most `_MAX_BYTES` of it."""
+    if jax.process_count() == 1:
+        return [text]
+    said = np.zeros(_MAX_BYTES, np.uint8)
+    encoded = np.frombuffer(text.encode()[:_MAX_BYTES], np.uint8)
+    said[: encoded.size] = encoded
+    return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in multihost_utils.process_allgather(said)]

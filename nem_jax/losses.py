@@ -30,14 +30,19 @@ class StepLoss(NamedTuple):
 def intra_loss(
     x: Float[Array, "H W C"], psi: Float[Array, "K H W C"], gamma: Float[Array, "K H W 1"], pixel_dist: PixelDist
 ) -> Float[Array, ""]:
-    """sum_ik gamma_ik (-log P(x_i | psi_ik)): each component explains its own pixels (equation 5, first term)."""
+    """sum_ik gamma_ik (-log P(x_i | psi_ik)): each component explains its own pixels (equation 5, first term).
+
+    `x` is the clean target, as in `e_step`.
+    """
     assert_psi_of(x, psi)
     assert_gamma_of(psi, gamma)
     return jnp.sum(gamma[..., 0] * pixel_dist.nll(x[None], psi))
 
 
 def inter_loss(psi: Float[Array, "K H W C"], gamma: Float[Array, "K H W 1"], pixel_dist: PixelDist) -> Float[Array, ""]:
-    """sum_ik (1 - gamma_ik) KL(P(x_i) || P(x_i | psi_ik)): and knows nothing of the rest (equation 5, second term)."""
+    """sum_ik (1 - gamma_ik) KL(P(x_i) || P(x_i | psi_ik)): where pixels are the others', a component predicts the prior
+    P(x_i), which is 0 (equation 5, second term).
+    """
     assert_gamma_of(psi, gamma)
     return jnp.sum((1 - gamma[..., 0]) * pixel_dist.kl_from_prior(psi))
 
@@ -49,7 +54,7 @@ def total_loss(
     pixel_dist: PixelDist,
     inter_weight: float = 1.0,
 ) -> StepLoss:
-    """Equation 5: intra + inter_weight * inter."""
+    """Equation 5: `intra_loss` + inter_weight * `inter_loss`; `x` is the clean target."""
     intra = intra_loss(x, psi, gamma, pixel_dist)
     inter = inter_loss(psi, gamma, pixel_dist)
     return StepLoss(intra + inter_weight * inter, intra, inter)
@@ -89,8 +94,10 @@ def trajectory_loss(
     `weights` `[T]` is a constant, so that the steps before its first non-zero entry cost nothing.
 
     Raises:
-        ValueError: there is not one weight for each step, or none but zeros.
+        ValueError: there are not as many frames as steps, or not one weight for each, or none but zeros.
     """
+    if len(x) != len(trajectory.psi):
+        raise ValueError(f"x must be one target frame for each of {len(trajectory.psi)} EM steps, got {len(x)}")
     weights = np.asarray(weights)
     if weights.shape != (len(x),) or not weights.any():
         raise ValueError(f"weights must be {len(x)} numbers, one for each EM step and not all 0, got {weights}")

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Num
 
 from nem_jax import em, losses
@@ -33,12 +32,12 @@ class NEM:
         corrupt: `(key, x [..., H, W, C]) -> x_noisy`; one call draws the noise of all T frames, each its own.
         num_components: K.
         num_steps: T.
+        gradient_gamma: whether gradients flow through gamma: the papers' static images True, sequences False.
+        step_weights: which steps carry a loss, see `losses.step_weights`: static images 'last', sequences 'all'.
+        scored_steps: after which steps the grouping is scored, likewise.
         lookahead: which frame step t predicts and is scored on, counted from the one that it reads: 1 the next, 0 the
             same (denoising); static images are the same either way.
-        gradient_gamma: whether gradients flow through gamma (static images) or not (sequences).
         epsilon: added to the linear likelihood in the E-step.
-        step_weights: which steps carry a loss: 'last' or 'all', see `losses.step_weights`.
-        scored_steps: after which steps the grouping is scored, likewise; the papers' static images: 'last'.
         inter_weight: weight of the inter-cluster loss.
         num_draws: initial gammas that `infer_likeliest` tries; training draws one.
         scan_unroll: EM steps per loop body; None lays out all of them, which is fastest on CPU.
@@ -56,11 +55,11 @@ class NEM:
     corrupt: Callable[[PRNGKey, jax.Array], jax.Array]
     num_components: int
     num_steps: int
+    gradient_gamma: bool
+    step_weights: str
+    scored_steps: str
     lookahead: int = 1
-    gradient_gamma: bool = True
     epsilon: float = em.E_STEP_EPSILON
-    step_weights: str = "last"
-    scored_steps: str = "last"
     inter_weight: float = 1.0
     num_draws: int = 1
     scan_unroll: int | None = None
@@ -75,11 +74,6 @@ class NEM:
         for name in ("step_weights", "scored_steps"):
             if getattr(self, name) not in losses.WHICH_STEPS:
                 raise ValueError(f"{name} must be one of {', '.join(losses.WHICH_STEPS)}, got {getattr(self, name)!r}")
-
-    @property
-    def loss_weights(self) -> np.ndarray:
-        """Loss weight of each EM step, `[T]`."""
-        return losses.step_weights(self.step_weights, self.num_steps)
 
     @property
     def num_frames(self) -> int:
@@ -109,7 +103,10 @@ def draw_inputs(model: NEM, key: PRNGKey, x: Float[Array, "F H W C"]) -> tuple[F
         )
     noise_key, state_key = jax.random.split(key)
     x_noisy = model.corrupt(noise_key, to_frames(x, model.num_steps))
-    return x_noisy, em.init_state(state_key, model.num_components, model.hidden_size, x.shape[1:])
+    state = em.init_state(
+        state_key, num_components=model.num_components, hidden_size=model.hidden_size, image_shape=x.shape[1:]
+    )
+    return x_noisy, state
 
 
 def infer(model: NEM, params: Params, key: PRNGKey, x: Float[Array, "F H W C"]) -> tuple[Trajectory, jax.Array]:
@@ -160,7 +157,8 @@ def infer_likeliest(
 def objective(model: NEM, trajectory: Trajectory, x: Float[Array, "F H W C"]) -> losses.StepLoss:
     """The training objective of a trajectory (N-EM equation 5, summed over the weighted EM steps)."""
     targets = target_frames(model, x)
-    return losses.trajectory_loss(targets, trajectory, model.pixel_dist, model.loss_weights, model.inter_weight)
+    weights = losses.step_weights(model.step_weights, model.num_steps)
+    return losses.trajectory_loss(targets, trajectory, model.pixel_dist, weights, model.inter_weight)
 
 
 def example_loss(model: NEM, params: Params, key: PRNGKey, x: Float[Array, "F H W C"]) -> losses.StepLoss:

@@ -1,11 +1,11 @@
-"""Weights as files: nested arrays in safetensors, with names like `rnn/kernel`."""
+"""Weights as files: any pytree of arrays in safetensors, with the names of its branches, such as `rnn/kernel`."""
 
 import hashlib
 from pathlib import Path
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -14,12 +14,12 @@ from nem_jax.types import Params
 
 
 def write_weights(path: Path, params: Params) -> None:
-    """Write nested weights, atomically."""
+    """Write weights, atomically."""
     replace_bytes(path, _serialise(params))
 
 
 def read_weights(path: Path) -> Params:
-    """The nested weights in a file, as float32.
+    """The weights in a file, as float32 in nested dictionaries (where lists were, their keys are numbers).
 
     Raises:
         FileNotFoundError, ValueError: there is no such file, or it holds no weights.
@@ -38,5 +38,9 @@ def weights_sha256(params: Params) -> str:
 
 
 def _serialise(params: Params) -> bytes:
+    named = {
+        jax.tree_util.keystr(branches, simple=True, separator="/"): leaf
+        for branches, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
     # not ascontiguousarray, which makes a scalar a vector
-    return save({name: np.asarray(value, order="C") for name, value in flatten_dict(params, sep="/").items()})
+    return save({name: np.asarray(leaf, order="C") for name, leaf in named.items()})

@@ -206,7 +206,9 @@ def problem():
     state = em.EMState(
         theta=jax.random.uniform(keys[1], (num_components, hidden_size)),
         psi=jax.random.uniform(keys[2], (num_components, *image_shape), minval=0.1, maxval=0.9),
-        gamma=em.init_state(keys[3], num_components, hidden_size, image_shape).gamma,
+        gamma=em.init_state(
+            keys[3], num_components=num_components, hidden_size=hidden_size, image_shape=image_shape
+        ).gamma,
     )
     x, x_noisy = (jax.random.bernoulli(key, 0.4, (num_steps, *image_shape)).astype(jnp.float32) for key in keys[4:])
     return Problem(lambda p, residual, theta: module.apply({"params": p}, residual, theta), params, state, x, x_noisy)

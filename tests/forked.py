@@ -5,6 +5,7 @@ import gc
 import multiprocessing
 import os
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -61,6 +62,10 @@ class Command:
         """With -9."""
         self._process.kill()
         self._process.join()
+
+    def interrupt(self) -> None:
+        """As Ctrl-C does."""
+        os.kill(self._process.pid, signal.SIGINT)
 
     def end(self, timeout: float) -> subprocess.CompletedProcess[str]:
         """Wait for its end, so many seconds; then kill it, and say so."""

@@ -4,9 +4,12 @@ import gzip
 import itertools
 import json
 
+import numpy as np
 import pytest
 
 from experiments.benchmark import contests, measure
+from experiments.benchmark.agreement import largest_difference
+from experiments.benchmark.contest import OURS, Memory, peak_ratio, time_ratio, working_ratio
 from experiments.static_shapes.config import get_config
 
 pytestmark = pytest.mark.compiled_quickly
@@ -125,3 +128,16 @@ def test_tensorboard_and_perfetto_find_a_trace(command, tmp_path):
     assert list(tmp_path.rglob("*.xplane.pb"))
     (trace,) = tmp_path.rglob("perfetto_trace.json.gz")
     assert json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+
+
+def test_ratios_are_of_the_best_of_the_others():
+    assert time_ratio({OURS: [1.0, 2.0, 9.0], "a": [4.0], "b": [8.0]}) == 0.5
+    memories = {OURS: Memory(2, 9), "a": Memory(4, 18), "b": Memory(8, 36)}
+    assert (working_ratio(memories), peak_ratio(memories)) == (0.5, 0.5)
+
+
+def test_the_peak_is_the_best_size_and_the_difference_the_worst_array(monkeypatch):
+    monkeypatch.setattr(measure, "_matmul_speed", float)
+    assert measure.matmul_peak() == 2048
+    pairs = [(np.ones(2), np.ones(2)), (np.array([1.0, 3.0]), np.array([1.0, 4.0]))]
+    assert largest_difference(pairs) == 0.25

@@ -163,7 +163,7 @@ def _log_likelihoods(step_size):
         keys = jax.random.split(jax.random.key(0), 3)
         x = jax.random.bernoulli(keys[0], 0.4, shape).astype(float)
         kernel = 3 * jax.random.normal(keys[1], (x.size, hidden_size), float)
-        state = em.init_state(keys[2], num_components, hidden_size, shape)
+        state = em.init_state(keys[2], num_components=num_components, hidden_size=hidden_size, image_shape=shape)
         state = jax.tree.map(lambda leaf: leaf.astype(float), state)
         module = NEMCell(hidden_size)
 

@@ -165,7 +165,10 @@ def test_every_field_is_read(config, monkeypatch):
         ({"data__num_test": 0}, "data.num_test must be an integer from 1 to 2147483647, got 0"),
         ({"data__num_training": 2**31}, "data.num_training must be an integer from 1 to 2147483647, got 2147483648"),
         ({"data__generator": "movies"}, "data.generator must be one of 'static_shapes', 'flying_shapes', "),
-        ({"data__generator": "published_shapes"}, "data.image_size is 28, but the stored images are 20x20x1"),
+        (
+            {"data__generator": "published_shapes"},
+            "data.image_size is 28, of one channel, but the stored images are 20x20x1",
+        ),
         (
             {"data__generator": "published_shapes", "data__num_objects": 5},
             "data.num_objects must be 3 if data.generator is 'published_shapes', got 5",
@@ -256,7 +259,7 @@ def test_a_configuration_of_another_version_is_one_sentence(section):
                 build_experiment(config)
             part[name] = kept
         part["new"] = 1
-        with pytest.raises(ValueError, match=f"has an unknown field, {prefix}new: it was written by another"):
+        with pytest.raises(ValueError, match=f"has an unknown field, {prefix}new: it is misspelt, or was written by"):
             build_experiment(config)
 
 
@@ -334,18 +337,19 @@ def test_each_field_reaches_the_model():
 def test_each_field_reaches_the_data(generator):
     """With values that are nobody's defaults."""
     sizes, num_frames, of_mnist = (70, 3, 2), 4, generator.endswith("mnist")
-    fields = {"generator": generator, "seed": 5, "num_objects": 2, "image_size": 24}
+    scene = {"num_objects": 2, "image_size": 24}
+    fields = {"generator": generator, "seed": 5, **scene}
     fields |= dict(zip(("num_training", "num_validation", "num_test"), sizes, strict=True))
     fields |= {"digits": "sklearn", "digit_pool": 9} if of_mnist else {}
     changes = {f"data__{name}": new for name, new in fields.items()}
     found = build_experiment(changed(**changes, model__num_steps=3, model__lookahead=1)).load_data()
     if of_mnist:
         frames = 1 if generator == "static_mnist" else num_frames
-        expected = digits_data(5, sizes, frames, load_sklearn_digits(), 2, 24, 9)
+        expected = digits_data(5, sizes, load_sklearn_digits(), num_frames=frames, digit_pool=9, **scene)
     elif generator == "static_shapes":
-        expected = static_shapes_data(5, sizes, 2, 24)
+        expected = static_shapes_data(5, sizes, **scene)
     else:
-        expected = flying_shapes_data(5, sizes, num_frames, 2, 24)
+        expected = flying_shapes_data(5, sizes, num_frames=num_frames, **scene)
     for field in ("image_shape", "num_frames", "num_groups"):
         assert getattr(found, field) == getattr(expected, field)
     for name, size in zip(SPLITS, sizes, strict=True):
@@ -374,7 +378,7 @@ def test_models_that_differ_in_the_image_size_alone_are_two():
     ("fields", "sentence"),
     [
         ({"data__num_objects": 2}, "data.num_objects is 2, but the stored groups go up to 3"),
-        ({"data__image_size": 20}, "data.image_size is 20, but the stored images are 28x28x1"),
+        ({"data__image_size": 20}, "data.image_size is 20, of one channel, but the stored images are 28x28x1"),
     ],
 )
 def test_stored_data_must_be_what_the_configuration_says(tmp_path, fields, sentence):
@@ -513,6 +517,9 @@ def test_the_papers_comparisons_score_what_it_reports():
     from experiments.flying_shapes import figure_5, table_1
 
     assert {line.score for line in table_1.lines()} == {"ami_max_mean"}
+    assert [line.group for line in table_1.lines()] == [
+        "3/3", "3/3, test 3/5", "3/5", "3/5, test 3/3", "5/3", "5/3, test 3/3", "5/5", "5/5, test 3/5"
+    ]  # fmt: skip
     assert {line.score for line in figure_5.lines()} == {"loss_upper_bound_last"}
     assert {(line.group, line.score) for line in section_4_3.lines()} == {
         ("2 digits", "ami_max_mean"), ("3 digits", "ami_max_mean"), ("2 static digits, step 50", "ami_max_last")
@@ -632,7 +639,7 @@ def test_sequences_have_the_frames_that_the_steps_need(lookahead):
     assert build_experiment(config).load_data().num_frames == 3 + lookahead
 
 
-def test_the_ablation_changes_one_departure_at_a_time():
+def test_the_ablation_changes_one_departure_at_a_time(monkeypatch):
     """Run by name, not imported at the top: its flags are those of a command."""
     from absl import flags
 
@@ -652,6 +659,10 @@ def test_the_ablation_changes_one_departure_at_a_time():
         variant[section][name] = best[section][name]
         assert variant == best
         build_experiment(variant)
+    monkeypatch.setattr(ablation, "_EPOCHS", SimpleNamespace(value=2))
+    monkeypatch.setattr(ablation, "_NUM_TEST", SimpleNamespace(value=9))
+    shorter = ablation.variants().values()
+    assert {(config.training.max_epochs, config.data.num_test) for config in shorter} == {(2, 9)}
 
 
 def test_the_ablation_reports_the_ami_that_the_paper_has(monkeypatch):
@@ -667,3 +678,35 @@ def test_the_ablation_reports_the_ami_that_the_paper_has(monkeypatch):
     )
     (found,) = ablation.measure()[0]["scores"].values()
     assert (found["ami_max"], found["ami_arithmetic"]) == ({"mean": 0.25}, {"mean": 0.5})
+    assert found["loss"] == {"mean": 9.0}
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "base", "fields"),
+    [
+        (static_shapes, "rnn_em_k3", "rnn_em", {"model.num_components"}),
+        (static_shapes, "rnn_em_20x20", "rnn_em", {"data.image_size"}),
+        (static_shapes, "n_em", "rnn_em", {"model.cell", "model.step_size_init"}),
+        (static_shapes, "n_em_k3", "n_em", {"model.num_components"}),
+        (flying_mnist, "direct_text", "direct", {"model.e_sigma"}),
+        (flying_mnist, "staged", "direct", {"stages"}),
+        *((flying_shapes, f"{name}_denoising", name, {"model.lookahead"}) for name in flying_shapes.FIGURE_5),
+    ],
+)
+def test_a_variant_departs_in_this_alone(module, name, base, fields):
+    found = differences(*(to_json(module.get_config(each)) for each in (base, name)))
+    assert {line.split()[0].removeprefix("config.") for line in found} == {"name", *fields}
+
+
+@pytest.mark.parametrize("module", [flying_shapes, flying_mnist])
+def test_the_convolutional_networks_loop_in_little_memory(module):
+    training = module.get_config().training
+    assert (training.scan_unroll, training.remat) == (1, "elementwise")
+
+
+def test_published_shapes_have_the_configured_sizes():
+    config = get_config("rnn_em_20x20")
+    config.data.generator = "published_shapes"
+    config.data.num_training, config.data.num_validation, config.data.num_test = 70, 3, 2
+    dataset = build_experiment(config).load_data()
+    assert [dataset.splits[name].size for name in SPLITS] == [70, 3, 2]

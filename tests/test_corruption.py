@@ -108,3 +108,10 @@ def test_gradient_is_one_where_the_pixel_is_kept(noise):
     gradient = np.asarray(jax.grad(lambda x: jnp.sum(noise(key, x, 0.4)))(x))
     np.testing.assert_array_equal(gradient[kept], 1)
     assert np.all(gradient[~kept] == (-1 if noise is bitflip else 0))
+
+
+def test_masked_uniform_draws_as_in_the_published_runs():
+    x, key = jnp.full((6, 6), 0.5), jax.random.key(3)
+    mask_key, value_key = jax.random.split(key)
+    mask, value = jax.random.bernoulli(mask_key, 0.3, x.shape), jax.random.uniform(value_key, x.shape)
+    np.testing.assert_array_equal(masked_uniform(key, x, 0.3), np.where(mask, value, x))

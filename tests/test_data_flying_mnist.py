@@ -30,7 +30,7 @@ def numbered_digits():
 
 
 DIGITS = numbered_digits()
-make = functools.partial(flying_mnist, 0, SIZES, NUM_FRAMES, DIGITS, image_size=IMAGE_SIZE)
+make = functools.partial(flying_mnist, 0, SIZES, DIGITS, num_frames=NUM_FRAMES, image_size=IMAGE_SIZE)
 
 
 DATASET, POOLED = make(num_objects=3), make(digit_pool=20)
@@ -53,7 +53,7 @@ def examples():
 @pytest.fixture(scope="module")
 def pairs():
     """Single frames of two digits out of all."""
-    return draw(flying_mnist(0, (3000, 1, 1), 1, DIGITS, image_size=IMAGE_SIZE), range(3000))
+    return draw(flying_mnist(0, (3000, 1, 1), DIGITS, num_frames=1, image_size=IMAGE_SIZE), range(3000))
 
 
 def drawn_numbers(example):
@@ -136,7 +136,7 @@ def test_an_example_depends_on_split_and_index_alone(examples):
 
 
 def test_the_first_frames_do_not_depend_on_their_number(examples):
-    static = draw(flying_mnist(0, SIZES, 1, DIGITS, num_objects=3, image_size=IMAGE_SIZE), range(SIZES[0]))
+    static = draw(flying_mnist(0, SIZES, DIGITS, num_frames=1, num_objects=3, image_size=IMAGE_SIZE), range(SIZES[0]))
     assert static.x.shape[1] == 1
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:, :1]), static, examples)
 
@@ -145,7 +145,9 @@ def test_splits_and_seeds_differ_even_from_one_pool():
     index = np.arange(SIZES[1])
     drawn = {name: draw(POOLED, index, name).x for name in SPLITS}
     assert len({x.tobytes() for split in drawn.values() for x in split}) == 3 * SIZES[1]
-    again, other = (flying_mnist(seed, SIZES, 6, DIGITS, image_size=11, digit_pool=20).splits for seed in (0, 1))
+    again, other = (
+        flying_mnist(seed, SIZES, DIGITS, num_frames=6, image_size=11, digit_pool=20).splits for seed in (0, 1)
+    )
     np.testing.assert_array_equal(sample_batch(POOLED.sample, again["test"].source, index).x, drawn["test"])
     assert (sample_batch(POOLED.sample, other["test"].source, index).x != drawn["test"]).any(axis=(1, 2, 3, 4)).all()
 
@@ -191,7 +193,7 @@ def test_velocities_are_drawn_apart_from_positions_and_digits(pairs):
 def test_sequences_come_back_from_their_file(tmp_path):
     write_hdf5(tmp_path / "digits.h5", POOLED, batch_size=7)
     for limit in (hdf5.MAX_RESIDENT_BYTES, 0):
-        stored = hdf5.load_hdf5(tmp_path / "digits.h5", SIZES, NUM_FRAMES, limit)
+        stored = hdf5.load_hdf5(tmp_path / "digits.h5", SIZES, num_frames=NUM_FRAMES, max_resident_bytes=limit)
         assert (stored.image_shape, stored.num_frames, stored.num_groups) == ((11, 11, 1), NUM_FRAMES, 2)
         for name in SPLITS:
             index = np.arange(SIZES[1]) % SIZES[2]
@@ -228,4 +230,4 @@ def test_the_least_and_the_most_are_served():
     assert make(image_size=5, num_objects=1).image_shape == (5, 5, 1)
     assert make(num_objects=16, digit_pool=30).num_groups == 16
     three = Digits(*(np.ones((6, 14, 14), np.float32) for _ in range(2)))
-    assert flying_mnist(0, SIZES, 51, three, num_objects=3, image_size=24, digit_pool=6).num_frames == 51
+    assert flying_mnist(0, SIZES, three, num_frames=51, num_objects=3, image_size=24, digit_pool=6).num_frames == 51

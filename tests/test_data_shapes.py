@@ -136,7 +136,7 @@ def test_an_image_that_is_too_small_is_refused():
     with pytest.raises(ValueError, match="image_size must be at least 12, the width of a triangle, got 11"):
         shapes.static_shapes(0, (1, 1, 1), image_size=11)
     with pytest.raises(ValueError, match="image_size must be at least 12, the width of a triangle, got 11"):
-        shapes.flying_shapes(0, (1, 1, 1), 21, image_size=11)
+        shapes.flying_shapes(0, (1, 1, 1), num_frames=21, image_size=11)
     shapes.static_shapes(0, (1, 1, 1), image_size=12)
 
 
@@ -173,12 +173,12 @@ def test_static_shapes_are_the_ones_of_the_published_scores(draw):
 @pytest.fixture(scope="module")
 def flying():
     """300 sequences of 22 frames: whatever moves reaches a border within 21 moves, and turns."""
-    dataset = shapes.flying_shapes(0, (300, 50, 50), 22)
+    dataset = shapes.flying_shapes(0, (300, 50, 50), num_frames=22)
     return jax.tree.map(np.asarray, batched(dataset)(dataset.splits["training"].source, jnp.arange(300)))
 
 
 def test_flying_shapes_have_the_asked_frames():
-    dataset = shapes.flying_shapes(0, (5, 4, 3), 21, num_objects=5, image_size=24)
+    dataset = shapes.flying_shapes(0, (5, 4, 3), num_frames=21, num_objects=5, image_size=24)
     example = jax.eval_shape(dataset.sample, dataset.splits["validation"].source, jnp.asarray(0))
     assert [a.shape for a in example[:3]] == [(21, 24, 24, 1)] * 3
     assert [a.shape for a in example.objects] == [(21, 5, 24, 24, 1), (21, 5, 2), (21, 5, 2)]
@@ -225,7 +225,7 @@ def test_statistics_of_flying_shapes(flying):
 
 def test_velocities_are_drawn_apart_from_types_and_positions():
     """One key for both would show: y has 18 values at 24x24, and then its remainder by 3 would be the velocity."""
-    dataset = shapes.flying_shapes(0, (1000, 1, 1), 1, image_size=24)
+    dataset = shapes.flying_shapes(0, (1000, 1, 1), num_frames=1, image_size=24)
     objects = batched(dataset)(dataset.splits["training"].source, jnp.arange(1000)).objects
     y, vy = np.asarray(objects.positions)[:, 0, :, 0], np.asarray(objects.velocities)[:, 0, :, 0]
     square = np.asarray(objects.masks).sum(axis=(3, 4, 5))[:, 0] == 40
@@ -236,7 +236,7 @@ def test_velocities_are_drawn_apart_from_types_and_positions():
 
 
 def test_flying_shapes_come_back_from_their_file(tmp_path):
-    generated = shapes.flying_shapes(3, (5, 4, 2), 4)
+    generated = shapes.flying_shapes(3, (5, 4, 2), num_frames=4)
     write_hdf5(tmp_path / "flying.h5", generated, batch_size=3)
     stored = hdf5.load_hdf5(tmp_path / "flying.h5", (5, 4, 2), num_frames=4)
     assert (stored.image_shape, stored.num_frames, stored.num_groups) == ((28, 28, 1), 4, 3)

@@ -32,7 +32,7 @@ def _assert_trees_close(found, expected, rtol=1e-5, atol=1e-6):
 
 @pytest.mark.parametrize("num_components", [1, 2, 5])
 def test_init_state(num_components):
-    state = em.init_state(jax.random.key(0), num_components, 7, (5, 6, 2))
+    state = em.init_state(jax.random.key(0), num_components=num_components, hidden_size=7, image_shape=(5, 6, 2))
     assert [leaf.shape for leaf in state] == [(num_components, 7), (num_components, 5, 6, 2), (num_components, 5, 6, 1)]
     np.testing.assert_array_equal(state.theta, 0)
     np.testing.assert_array_equal(state.psi, 0)
@@ -48,18 +48,25 @@ def test_impossible_counts_are_refused(field, value):
 
 
 def test_initial_gamma_of_one_component_is_exactly_one():
-    np.testing.assert_array_equal(em.init_state(jax.random.key(0), 1, 4, (5, 6, 1)).gamma, 1)
+    np.testing.assert_array_equal(
+        em.init_state(jax.random.key(0), num_components=1, hidden_size=4, image_shape=(5, 6, 1)).gamma, 1
+    )
 
 
 def test_initial_gamma_is_a_normalised_half_normal():
     """For K = 2, |a| / (|a| + |b|) < t has probability 2/pi atan(t / (1 - t)); uniform draws would have 0.167 here."""
-    gamma = np.asarray(em.init_state(jax.random.key(0), 2, 1, (200, 200, 1)).gamma[0])
+    gamma = np.asarray(
+        em.init_state(jax.random.key(0), num_components=2, hidden_size=1, image_shape=(200, 200, 1)).gamma[0]
+    )
     expected = 2 / np.pi * np.arctan(0.25 / 0.75)
     assert abs(np.mean(gamma < 0.25) - expected) < 5 * np.sqrt(expected * (1 - expected) / gamma.size)
 
 
 def test_initial_gamma_is_a_function_of_the_key():
-    first, again, other = (em.init_state(jax.random.key(seed), 3, 4, (5, 6, 1)).gamma for seed in (0, 0, 1))
+    first, again, other = (
+        em.init_state(jax.random.key(seed), num_components=3, hidden_size=4, image_shape=(5, 6, 1)).gamma
+        for seed in (0, 0, 1)
+    )
     np.testing.assert_array_equal(first, again)
     assert np.max(np.abs(first - other)) > 0.1
 
@@ -226,7 +233,7 @@ def test_linear_decoder_recovers_classical_em():
     never falls on the way."""
     rng, sigma = np.random.default_rng(0), 0.25
     x = rng.normal(rng.choice([0.0, 1.0, 2.0], size=(12, 10, 1)), sigma).astype(np.float32)
-    state = em.init_state(jax.random.key(0), 3, 1, x.shape)
+    state = em.init_state(jax.random.key(0), num_components=3, hidden_size=1, image_shape=x.shape)
     state = state._replace(theta=jnp.array([[0.1], [0.7], [1.5]]))
     state = state._replace(psi=jnp.broadcast_to(state.theta[:, :, None, None], state.psi.shape))
     state = state._replace(gamma=em.e_step(jnp.asarray(x), state.psi, Gaussian(), epsilon=0.0))

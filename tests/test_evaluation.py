@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.static_shapes.config import get_config
-from experiments.trained import describe_subject, load_subject, without_noise
+from experiments.subject import describe_subject, load_subject, without_noise
 from nem_jax.config import build_experiment
 from nem_jax.data.shapes import flying_shapes
 from nem_jax.evaluation import describe_protocol, evaluate, evaluate_example, examine, quartiles, summarise

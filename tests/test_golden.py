@@ -128,7 +128,9 @@ def _ours(program, golden, params, compiler_options):
 
     def example(params, x_noisy, x, gamma):
         hidden_size, shape = program.module.hidden_size, x.shape[1:]
-        state = em.init_state(jax.random.key(0), program.num_components, hidden_size, shape)._replace(gamma=gamma)
+        state = em.init_state(
+            jax.random.key(0), num_components=program.num_components, hidden_size=hidden_size, image_shape=shape
+        )._replace(gamma=gamma)
         options = {"pixel_dist": Bernoulli(), "gradient_gamma": program.gradient_gamma}
         trajectory = unroll(functools.partial(em.em_step, cell, params, **options), state, x_noisy, x)
         weights = losses.step_weights(program.step_weights, program.num_steps)

@@ -10,7 +10,7 @@ import pytest
 from forked import free_port
 
 from experiments.static_shapes.config import get_config
-from nem_jax import devices, hosts
+from nem_jax import hosts, rendezvous
 from nem_jax.config import build_experiment
 from nem_jax.training import trained
 
@@ -54,16 +54,16 @@ def test_a_process_that_fails_among_others_ends_at_once(monkeypatch, capsys):
 )
 def test_what_fails_on_one_process_fails_on_all(monkeypatch, told, sentence):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(devices, "_tell_all", lambda words: said.append(words) or told)
+    monkeypatch.setattr(hosts, "_tell_all", lambda words: said.append(words) or told)
     said = []
     if sentence is None:
-        assert devices.together(lambda: 7) == 7
+        assert hosts.together(lambda: 7) == 7
     else:
         with pytest.raises(ValueError, match=f"^{sentence}$"):
-            devices.together(lambda: 7)
+            hosts.together(lambda: 7)
     assert said == [""]
     with pytest.raises(OSError, match=r"^mine$"):
-        devices.together(lambda: (_ for _ in ()).throw(OSError("mine")))
+        hosts.together(lambda: (_ for _ in ()).throw(OSError("mine")))
     assert said == ["", "mine"]
 
 
@@ -72,7 +72,7 @@ def test_initial_weights_that_another_process_does_not_see_stop_all(monkeypatch)
     config = get_config("smoke")
     config.training.init_from = "static_shapes_rnn_em"
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(devices, "_tell_all", lambda words: ["", "there is no run"])
+    monkeypatch.setattr(hosts, "_tell_all", lambda words: ["", "there is no run"])
     monkeypatch.setattr(trained, "load_trained", lambda source: pytest.fail("loaded"))
     with pytest.raises(ValueError, match=r"^training\.init_from: process 1: there is no run$"):
         trained.initial_params(build_experiment(config))
@@ -126,7 +126,7 @@ def test_a_coordinator_that_does_not_answer_is_named(connected):
 
 
 def test_strangers_are_sent_away_and_one_started_again_takes_its_place(connected, monkeypatch):
-    monkeypatch.setattr(hosts, "_ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(rendezvous, "_ANSWER_SECONDS", 0.2)
     port = free_port()
     main = threading.Thread(target=hosts.connect, args=(f"127.0.0.1:{port}", 3, 0, 20))
     main.start()
@@ -185,13 +185,13 @@ INDEXED_JOB = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0
 )
 def test_who_started_several_processes(monkeypatch, environ, name):
     monkeypatch.setattr(hosts, "find_spec", lambda module: module == "kubernetes")
-    assert hosts.launcher(environ) == name
+    assert hosts.find_launcher(environ) == name
 
 
 def test_one_of_a_kubernetes_job_does_not_train_alone_for_want_of_a_package(monkeypatch):
     monkeypatch.setattr(hosts, "find_spec", lambda module: None)
     with pytest.raises(ValueError, match="needs Python's package kubernetes to find the others: install it"):
-        hosts.launcher(INDEXED_JOB)
+        hosts.find_launcher(INDEXED_JOB)
 
 
 @pytest.mark.parametrize("error", [ValueError, RuntimeError, ImportError, type("ConfigException", (Exception,), {})])
@@ -210,9 +210,9 @@ def test_others_that_jax_does_not_find_are_told_of(monkeypatch, error):
 def test_a_tpu_host_is_known_by_its_library_and_its_devices(monkeypatch, tmp_path):
     monkeypatch.setattr(hosts, "find_spec", lambda module: module == "libtpu")
     monkeypatch.setattr(hosts, "_TPU_DEVICES", (str(tmp_path / "accel0"),))
-    assert hosts.launcher({}) is None
+    assert hosts.find_launcher({}) is None
     (tmp_path / "accel0").touch()
-    assert hosts.launcher({}) == "TPU"
+    assert hosts.find_launcher({}) == "TPU"
 
 
 def test_distributed_needs_somebody_who_started_the_others(monkeypatch, connected):

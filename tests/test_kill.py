@@ -49,6 +49,19 @@ def runs_of(workdir):
     return json.loads((workdir / RESULT).read_text())["runs"]
 
 
+def test_ctrl_c_says_how_to_go_on(begin, tmp_path):
+    command = begin(*COMMAND, f"--workdir={tmp_path / 'run'}")
+    await_that(lambda: num_epochs(tmp_path / "run") > 0)
+    command.interrupt()
+    done = command.end(timeout=60)
+    assert done.returncode == 130
+    assert done.stderr.endswith(
+        "\nthe same command resumes the run; with --stop_now it scores the best weights so far\ninterrupted\n"
+    )
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run" / RESULT).exists()
+
+
 def test_killed_at_any_moment_it_resumes_to_the_same_numbers(launch, begin, whole, tmp_path):
     """kill -9 five times, at random moments: while it starts, after the start's first epoch, after the run's last."""
     run, moments = tmp_path / "run", random.Random(0)

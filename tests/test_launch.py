@@ -1,6 +1,7 @@
 """The command lines, in processes of their own: end to end, and refusals."""
 
 import json
+import os
 import shutil
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ import pytest
 from experiments import launcher
 from experiments.command_line import _with_home
 from experiments.static_shapes.config import get_config
-from experiments.trained import load_subject
+from experiments.subject import load_subject
 from nem_jax import hosts
 from nem_jax.config import build_experiment
 from nem_jax.data.hdf5_writer import write_hdf5
@@ -51,7 +52,7 @@ def test_one_command_trains_scores_and_says_where_everything_is(finished):
 
 def test_help_lists_the_flags_of_all_modules(launch):
     said = launch("experiments.evaluate", "--help").stdout
-    assert all(f"--{flag}: " in said for flag in ("trained", "gamma_draws", "mnist_dir", "compilation_cache", "output"))
+    assert all(f"--{flag}: " in said for flag in ("trained", "repeats", "mnist_dir", "compilation_cache", "output"))
 
 
 def test_nothing_is_scored_before_the_first_epoch(launch, tmp_path, assert_one_sentence):
@@ -106,7 +107,7 @@ def test_a_second_start_compiles_nothing(launch, tmp_path):
 def test_the_weights_are_scored_again_with_other_k_and_t(finished, launch, tmp_path, assert_one_sentence):
     path, _ = finished
     output = tmp_path / "scores"
-    arguments = ("--num_components=5", "--num_steps=4", "--gamma_draws=2", "--clean", f"--output={output}")
+    arguments = ("--num_components=5", "--num_steps=4", "--repeats=2", "--clean", f"--output={output}")
     done = launch("experiments.evaluate", f"--trained={path}", "--split=validation", "--num_test=8")
     assert_one_sentence(done, "num_test is given, but split is 'validation'")
     done = launch("experiments.evaluate", f"--trained={path}", *arguments)
@@ -114,6 +115,7 @@ def test_the_weights_are_scored_again_with_other_k_and_t(finished, launch, tmp_p
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert len(scores["draws"]) == 2
     assert scores["draws"][0] != scores["draws"][1]
+    assert scores["mean"]["total"] == pytest.approx(np.mean([draw["total"] for draw in scores["draws"]]))
     assert scores["protocol"]["gamma_draws"] == 2
     assert "mean of 2 draws: AMI" in done.stdout
     assert scores["protocol"]["num_components"] == 5
@@ -184,7 +186,7 @@ def test_bad_flags_are_one_sentence_and_leave_nothing(launch, tmp_path, argument
 )
 def test_several_processes_are_joined_if_asked_or_known(monkeypatch, automatic, given, joins):
     joined = []
-    monkeypatch.setattr(hosts, "launcher", lambda: automatic)
+    monkeypatch.setattr(hosts, "find_launcher", lambda: automatic)
     monkeypatch.setattr(hosts, "connect_by_launcher", joined.append)
     for flag, value in {"_DISTRIBUTED": given, "_COORDINATOR": None}.items():
         monkeypatch.setattr(launcher, flag, SimpleNamespace(value=value))
@@ -219,9 +221,13 @@ def test_another_experiments_configuration_is_refused(launch, tmp_path, assert_o
 def test_a_missing_configuration_is_one_sentence(launch, tmp_path, assert_one_sentence):
     done = launch("experiments.static_shapes.run", f"--workdir={tmp_path / 'run'}")
     assert_one_sentence(done, "--config")
-    for config in ("nowhere.py:smoke", "smoke", "README.md", "experiments/static_shapes:smoke"):
+    for config in ("smoke", "README.md", "experiments/static_shapes:smoke"):
         done = train(launch, tmp_path / "run", config=config)
         assert_one_sentence(done, f"config.py:smoke, got --config={config}")
+    done = train(launch, tmp_path / "run", config="nowhere.py:smoke")
+    assert_one_sentence(
+        done, f"--config=nowhere.py:smoke: there is no such file in {os.getcwd()} (the repository's lie"
+    )
     done = train(launch, tmp_path / "run", config="experiments/static_shapes/run.py:smoke")
     assert_one_sentence(done, "has no attribute 'get_config'")
 
@@ -264,6 +270,15 @@ def test_the_authors_file_layout_trains(launch, tmp_path, assert_one_sentence):
     with pytest.raises(ValueError, match="num_objects is 5, but stored data keep their 3"):
         load_subject(str(tmp_path / "run"), {"data.num_objects": 5})
     assert load_subject(str(tmp_path / "run"), {"data.num_objects": 5, "data.generator": "static_shapes"})
+    moved = file.rename(tmp_path / "moved.h5")
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*/shapes\.h5$"):
+        load_subject(str(tmp_path / "run"))
+    evaluation = ("experiments.evaluate", "--num_test=8", f"--data_path={moved}")
+    done = launch(*evaluation, f"--trained={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    done = launch(*evaluation, "--trained=static_shapes_rnn_em")
+    assert_one_sentence(done, "data_path is given, but the training's data were generated")
+    moved.rename(file)
     (tmp_path / "run" / RESULT).unlink()  # interrupted, and resumed after the file was made anew
     file.unlink()
     write_hdf5(file, static_shapes(seed=2, sizes=(512, 128, 128)))
@@ -293,7 +308,7 @@ def test_a_sequence_shorter_than_the_em_steps_is_refused(launch, tmp_path, asser
 
 
 def test_the_whole_section_is_one_command(launch, tmp_path, assert_one_sentence):
-    arguments = ("--experiment=static_shapes", "--names=smoke", "--seeds=2", "--nopublish", f"--directory={tmp_path}")
+    arguments = ("--experiment=static_shapes", "--names=smoke", "--seeds=2", f"--directory={tmp_path}")
     done = launch("experiments.sweep", *arguments)
     assert done.returncode == 0, done.stderr
     assert all(

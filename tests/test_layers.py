@@ -16,7 +16,8 @@ LAYERS = {
     "types": 0,
     "distributions": 1,
     "corruption": 1,
-    "metrics": 1,
+    "partitions": 1,
+    "metrics": 2,
     "em": 2,
     "losses": 2,
     "unrolling": 2,
@@ -27,6 +28,7 @@ LAYERS = {
     "compilation": 4,
     "devices": 4,
     "errors": 4,
+    "rendezvous": 4,
     "hosts": 5,
     "evaluation": 5,
     "provenance": 4,
@@ -214,7 +216,7 @@ MAY_LOOP = {
     "unrolling.py": "EM steps",
     "training/step.py": "training steps, and parts of a batch",
     "training/seeds.py": "seeds in sequence",
-    "metrics.py": "the terms of a sum",
+    "partitions.py": "the terms of a sum",
     "networks/convolution.py": "convolutions with kernels of their own",
 }
 

@@ -1,6 +1,7 @@
 """The outer objective against its equations, in float64."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -106,6 +107,13 @@ def test_trajectory_loss_is_the_weighted_sum_over_steps(problem, trajectory, dis
 def test_weights_that_do_not_fit_the_steps_are_refused(problem, trajectory, weights):
     with pytest.raises(ValueError, match=r"^weights must be 4 numbers, one for each EM step and not all 0, got \["):
         losses.trajectory_loss(problem.x, trajectory, Bernoulli(), weights)
+
+
+def test_a_target_is_needed_for_each_step(problem, trajectory):
+    """A static image is to be repeated."""
+    x, weights = problem.x[:1], losses.step_weights("last", 4)
+    with pytest.raises(ValueError, match=r"^x must be one target frame for each of 4 EM steps, got 1$"):
+        inspect.unwrap(losses.trajectory_loss)(x, trajectory, Bernoulli(), weights)
 
 
 @pytest.mark.parametrize("kind", ["last", "all"])

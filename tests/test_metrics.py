@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
 
-from nem_jax import metrics
+from nem_jax import metrics, partitions
 
 pytestmark = pytest.mark.strict_dtypes
 
@@ -129,7 +129,15 @@ def test_numpys_arrays_serve_whatever_their_integers(cases, expected):
 def test_labels_that_are_no_integers_are_refused(cases):
     groups, labels, mask = (part[5] for part in cases)
     with pytest.raises(ValueError, match=r"^groups and labels must be integers, got float32$"):
-        inspect.unwrap(metrics.contingency)(groups, labels.astype(np.float32), mask, 3, 4)
+        inspect.unwrap(partitions.contingency)(groups, labels.astype(np.float32), mask, 3, 4)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_a_mask_that_is_not_boolean_is_refused(cases, kind):
+    """Counted as it is, a picture's 255 would make the indices NaN."""
+    groups, labels, mask = (part[5] for part in cases)
+    with pytest.raises(ValueError, match=rf"^mask must be boolean, such as groups > 0, got {np.dtype(kind)}$"):
+        inspect.unwrap(partitions.contingency)(groups, labels, 255 * mask.astype(kind), 3, 4)
 
 
 @pytest.mark.parametrize("score", [metrics.ami, metrics.ari])
@@ -214,7 +222,7 @@ def test_scores_of_a_batch_equal_single_calls(cases):
 def test_contingency_counts_the_masked_pixels_of_both_ranges():
     groups, labels = _image([[0, 1, 1], [2, 2, 9]]), _image([[0, 1, 1], [0, 3, 0]])
     mask = jnp.asarray([[True, True, True], [True, False, True]])
-    table = metrics.contingency(groups, labels, mask, num_groups=2, num_components=3)
+    table = partitions.contingency(groups, labels, mask, num_groups=2, num_components=3)
     np.testing.assert_array_equal(table, [[1, 0, 0], [0, 2, 0], [1, 0, 0]])
 
 
@@ -234,21 +242,21 @@ def test_ill_conditioned_tables(table):
     ami_reference = adjusted_mutual_info_score(true, predicted, average_method="max")
     ari_reference = adjusted_rand_score(true, predicted)
     table = _image(table)
-    assert jax.jit(metrics.ami_from_table)(table) == pytest.approx(ami_reference, abs=2e-6)
-    assert jax.jit(metrics.ari_from_table)(table) == pytest.approx(ari_reference, abs=2e-6)
+    assert jax.jit(partitions.ami_from_table)(table) == pytest.approx(ami_reference, abs=2e-6)
+    assert jax.jit(partitions.ari_from_table)(table) == pytest.approx(ari_reference, abs=2e-6)
 
 
 def test_too_large_an_image_is_refused():
-    assert np.isnan(metrics.ari_from_table(jnp.array([[60_000, 10], [20, 60_000]])))
-    image = _image(np.zeros(metrics.MAX_PIXELS + 1))
+    assert np.isnan(partitions.ari_from_table(jnp.array([[60_000, 10], [20, 60_000]])))
+    image = _image(np.zeros(partitions.MAX_PIXELS + 1))
     with pytest.raises(ValueError, match="at most 65536 pixels per image, got 65537"):
-        metrics.contingency(image, image, image == 0, num_groups=1, num_components=1)
+        partitions.contingency(image, image, image == 0, num_groups=1, num_components=1)
 
 
 @pytest.mark.parametrize("normaliser", ["min", "geometric", "Max", ""])
 def test_unknown_normaliser_is_refused(normaliser):
     with pytest.raises(ValueError, match=f"^normaliser must be 'max' or 'arithmetic', got '{normaliser}'$"):
-        metrics.ami_from_table(jnp.eye(2, dtype=jnp.int32), normaliser)
+        partitions.ami_from_table(jnp.eye(2, dtype=jnp.int32), normaliser)
 
 
 def test_segmentation_scores_are_its_parts_where_there_are_groups():
@@ -269,6 +277,14 @@ def test_confidence_ignores_the_background_and_is_one_without_objects():
     gamma = jnp.asarray([[[0.9, 0.2, 0.5]], [[0.1, 0.8, 0.5]]])[..., None]
     assert metrics.confidence(_image([[[1], [2], [0]]]), gamma) == pytest.approx(0.85, abs=1e-6)
     assert metrics.confidence(_image([[[0], [0], [0]]]), gamma) == 1
+
+
+@pytest.mark.parametrize("kind", [bool, jnp.uint8, jnp.bfloat16])
+def test_confidence_of_hard_labels_is_one_whatever_their_type(kind):
+    """Of more pixels than a byte counts."""
+    labels = np.arange(300).reshape(20, 15, 1) % 3
+    gamma = jnp.asarray(labels == np.arange(3)[:, None, None, None], kind)
+    assert inspect.unwrap(metrics.confidence)(jnp.ones(labels.shape, int), gamma) == 1
 
 
 def test_equal_responsibilities_go_to_the_first_component():

@@ -12,18 +12,21 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from experiments import publish, table
-from experiments.lineage import EARLIER, as_named, earlier_training
+from experiments import publish, table, time_steps
+from experiments.flying_mnist import config as flying_mnist
+from experiments.lineage import EARLIER, earlier_training
 from experiments.recipe import config_module
 from experiments.record import (
     OF_RUNS,
     OF_SEEDS,
     SCORES,
+    as_named,
     best_seed,
     joined,
     learning_curves,
     of_result,
     shared_by_seeds,
+    total_epochs,
     weights_name,
     without_continued,
     without_seeds,
@@ -307,16 +310,21 @@ def test_a_run_that_goes_on_from_its_published_weights_keeps_their_training_on_r
 def test_with_whose_weights_a_run_began_is_not_part_of_its_name():
     """Unless the name says so."""
 
-    def begun(source):
-        return {"config": {"training": {"init_from": source, "patience": 10}}}
+    def begun(config, source):
+        config.training.init_from = source
+        return {"config": to_json(config)}
 
-    random, named = ({"training": {"init_from": source}} for source in (None, "runs/fast"))
-    for source in ("runs/a", "runs/fast", None):
-        assert as_named(begun(source), random) == begun(None)
-    for source in ("runs/fast", "elsewhere/fast", "flying_mnist_fast"):
-        assert as_named(begun(source), named) == begun("runs/fast")
-    for source in ("runs/a", None):
-        assert as_named(begun(source), named) == begun(source)  # which is another configuration
+    for source in ("runs/a", "runs/direct_fast", None):
+        assert as_named(begun(get_config("rnn_em"), source)) == (begun(get_config("rnn_em"), None), [])
+    named = flying_mnist.get_config("direct_longer")
+    for source in ("runs/direct_fast", "elsewhere/direct_fast", "flying_mnist_direct_fast"):
+        longer = flying_mnist.get_config("direct_longer")
+        assert as_named(begun(longer, source)) == ({"config": to_json(named)}, [])
+    for source in ("runs/a", "runs/not_direct_fast", "runs/direct_fast_seed1", None):
+        longer = flying_mnist.get_config("direct_longer")
+        result, (different,) = as_named(begun(longer, source))
+        assert result["config"]["training"]["init_from"] == source
+        assert different == f"config.training.init_from is 'runs/direct_fast' there and {source!r} here"
 
 
 def test_a_run_may_go_on_from_another_configurations_published_weights(two_runs, tmp_path):
@@ -510,6 +518,45 @@ def test_weights_survive_their_file(tmp_path):
     assert weights_sha256(again) == weights_sha256(params)
     changed = {**params, "step_size": np.float32(0.25)}
     assert weights_sha256(changed) != weights_sha256(params)
+    write_weights(tmp_path / "list.safetensors", [np.float32([1, 2]), {"bias": np.float32(3)}, None])
+    assert read_weights(tmp_path / "list.safetensors")["1"] == {"bias": 3}
     (tmp_path / "w.safetensors").write_bytes((tmp_path / "w.safetensors").read_bytes()[:-5])
     with pytest.raises(ValueError, match=r"w\.safetensors is damaged or holds no weights"):
         read_weights(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize(("ami", "dtype"), [(0.7995, np.float16), (0.7, np.float32), (0.9, np.float32)])
+def test_weights_are_rounded_if_the_rounded_ones_score_the_same(two_runs, monkeypatch, ami, dtype):
+    whole = weights_sha256(read_weights(two_runs[0] / WEIGHTS))
+    monkeypatch.setattr(publish, "LARGE_WEIGHTS", 0)
+    monkeypatch.setattr(publish, "evaluate_subject", lambda subject: weights_sha256(subject.params))
+    monkeypatch.setattr(publish, "summarise", lambda digest: {"ami_max_mean": 0.8 if digest == whole else ami})
+    params, change = publish.package(two_runs[0])
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(dtype)}
+    assert change == pytest.approx(ami - 0.8)
+
+
+def test_packaged_weights_bear_their_seed_and_results_the_papers(two_runs, tmp_path, monkeypatch):
+    monkeypatch.setitem(config_module("static_shapes").PAPER, "smoke", {"ami_max": {"mean": 0.5}})
+    publish.publish(two_runs[1:], root=tmp_path, weights=tmp_path / "pretrained")
+    assert json.loads((tmp_path / "pretrained" / "static_shapes_smoke.json").read_text())["seed"] == 1
+    record = json.loads((tmp_path / "static_shapes" / "results" / "smoke.json").read_text())
+    assert record["paper"] == {"ami_max": {"mean": 0.5}}
+
+
+def test_earlier_training_counts_where_a_shorter_run_would_replace_a_result(tmp_path):
+    record = {"seeds": [3], "epochs": [2], "earlier_training": [{"best_epoch": [5]}, {"best_epoch": [3]}]}
+    assert total_epochs(record) == {3: 10}
+    file = tmp_path / "result.json"
+    write_json(file, record)
+    shorter = {"seeds": [3], "epochs": [9], "stopped_early": [False]}
+    with pytest.raises(ValueError, match="has 10 epochs of seed 3, this run 9: to replace it, remove it"):
+        publish.check_epochs(file, shorter)
+    publish.check_epochs(file, {**shorter, "stopped_early": [True]})  # trained to its end
+    publish.check_epochs(file, {**shorter, "epochs": [10]})
+
+
+def test_curves_of_two_weights_need_two_names(monkeypatch):
+    monkeypatch.setattr(time_steps, "trained_name", lambda: "a/x,b/x")
+    with pytest.raises(ValueError, match="weights whose last names differ, got a/x, b/x"):
+        time_steps.names()

@@ -43,6 +43,9 @@ NEM = model.NEM(
     corrupt=functools.partial(corruption.bitflip, prob=0.2),
     num_components=3,
     num_steps=NUM_STEPS,
+    gradient_gamma=True,
+    step_weights="last",
+    scored_steps="last",
 )
 run = jax.jit(rollout, static_argnums=(0, 4))
 

@@ -13,7 +13,7 @@ from nem_jax.training.loop import Training
 from nem_jax.training.run import run
 from nem_jax.training.seeds import MAPPINGS, create_states, make_seed_keys, take_seed
 from nem_jax.training.state import make_keys
-from nem_jax.training.trained import initial_params, load_trained
+from nem_jax.training.trained import initial_params, load_trained, restore_best
 from nem_jax.training.workdir import WEIGHTS
 from nem_jax.weights import read_weights, weights_sha256
 
@@ -101,14 +101,15 @@ def test_a_seed_that_has_stopped_rests_while_the_others_go_on(tmp_path, monkeypa
 
     monkeypatch.setattr(loop, "train_epoch", watched)
     state = loop.train(training, tmp_path)
-    assert training.epoch(state).tolist() == [5, 3]
-    assert not training.failed(state).any()
+    assert training.standing(state).epoch.tolist() == [5, 3]
+    assert not training.standing(state).failed.any()
     third, last = (take_seed(after[number][0], 1) for number in (2, 4))
     jax.tree.map(np.testing.assert_array_equal, third, last)
     assert np.isnan(after[4][1]["train_total"]).tolist() == [False, True]
     records = read_records(tmp_path)
     assert [record["per_seed"]["valid_total"][1] for record in records] == [1.0, 2.0, 3.0, None, None]
     assert records[4]["valid_total"] == 1.0
+    assert [record["step"] for record in records] == [8, 16, 24, 32, 40]
 
 
 def ruin(monkeypatch, by_epoch):
@@ -139,7 +140,7 @@ def test_a_seed_whose_step_is_not_finite_rests_while_the_others_go_on(alone, tmp
     assert second[1] is None
     monkeypatch.undo()
     longer = Training.of(build_experiment(tiny(5, SEEDS, max_epochs=3)))
-    assert longer.epoch(loop.train(longer, tmp_path)).tolist() == [3, 1, 3]
+    assert longer.standing(loop.train(longer, tmp_path)).epoch.tolist() == [3, 1, 3]
 
 
 @pytest.mark.parametrize("bad_epoch", [1, 2])
@@ -180,7 +181,7 @@ def test_the_last_seed_that_trains_may_fail(tmp_path, monkeypatch):
     monkeypatch.undo()
     training = Training.of(build_experiment(tiny(5, 2, patience=1, max_epochs=4)))
     state = loop.train(training, tmp_path)  # as after a kill before it was scored
-    assert (training.epoch(state).tolist(), state.failed_at.tolist()) == ([2, 2], [0, 17])
+    assert (training.standing(state).epoch.tolist(), state.failed_at.tolist()) == ([2, 2], [0, 17])
 
 
 def test_without_validated_weights_or_another_seed_a_step_that_is_not_finite_ends_the_run(tmp_path, monkeypatch):
@@ -226,4 +227,4 @@ def test_a_checkpoint_of_other_seeds_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"config\.num_seeds is 2 there and 3 here"):
         run(tiny(0, 3, max_epochs=1), str(tmp_path))
     with pytest.raises(ValueError, match=r"the checkpoint in .* is of another configuration"):
-        loop.restore_best(build_experiment(tiny(0, 3)), tmp_path)
+        restore_best(build_experiment(tiny(0, 3)), tmp_path)

@@ -14,7 +14,7 @@ import pytest
 from experiments import comparison
 from experiments.comparison import to_bars
 from experiments.named_weights import find_weights
-from experiments.trained import load_subject
+from experiments.subject import load_subject
 from nem_jax import provenance
 from nem_jax.evaluation import examine
 from nem_jax.model import draw_inputs
@@ -349,7 +349,8 @@ def test_a_figure_is_not_replaced_and_not_drawn_from_nothing(runs, launch, tmp_p
     )
     nowhere = ("experiments.sequence", "--trained=flying_shapes_rnn_em_3_3")
     assert_one_sentence(launch(*nowhere, "--output=/proc/figure"), "output /proc/figure cannot be written")
-    assert_one_sentence(launch(*nowhere, "--output=/"), "it is a directory's: give the files' name in it, too")
+    assert_one_sentence(launch(*nowhere, "--output=/"), "is a directory: give the files' name in it, too")
+    assert_one_sentence(launch(*nowhere, "--output=new/"), "is a directory: give the files' name in it, too")
     assert_one_sentence(launch(*nowhere, f"--output={tmp_path}"), "is a directory: give the files' name in it, too")
 
 
@@ -430,7 +431,7 @@ def test_another_experiments_run_of_the_same_name_is_passed_over(runs):
 
 def test_a_model_goes_on_by_itself(runs, launch, tmp_path):
     output = f"--output={tmp_path / 'figure'}"
-    done = launch("experiments.rollout", f"--trained={runs / 'rnn_em_3_3'}", "--num_ahead=2", output)
+    done = launch("experiments.rollout", f"--trained={runs / 'rnn_em_3_3'}", "--num_ahead=2", "--example=5", output)
     assert done.returncode == 0, done.stderr
     record = read(tmp_path / "figure.json")
     assert len(record["loss_upper_bound"]["mean"]) == record["num_observed"] + 2 == 5
@@ -439,9 +440,9 @@ def test_a_model_goes_on_by_itself(runs, launch, tmp_path):
     observed = best["scores"]["loss_upper_bound_last"]
     assert record["loss_upper_bound"]["mean"][2] == pytest.approx(observed, rel=1e-5)  # the last step with a frame
     subject = load_subject(str(runs / "rnn_em_3_3"), num_ahead=2)
-    example = subject.dataset.sample(subject.dataset.splits["test"].source, jnp.int32(0))
+    example = subject.dataset.sample(subject.dataset.splits["test"].source, jnp.int32(5))
     key = draw_key(subject.trained_config.seed, 0)
-    shown = examine(subject.experiment.model, subject.params, key, subject.dataset, "test", np.array([0]))
+    shown = examine(subject.experiment.model, subject.params, key, subject.dataset, "test", np.array([5]))
     with np.load(tmp_path / "figure.npz") as arrays:
         np.testing.assert_array_equal(arrays["x"], example.x[1:])
         for name in ("gamma", "psi"):

@@ -17,16 +17,16 @@ from experiments.recipe import shrink_sequences
 from experiments.static_shapes.config import NAMES, get_config
 from nem_jax.config import build_experiment, build_stages
 from nem_jax.distributions import Bernoulli
-from nem_jax.evaluation import examine
+from nem_jax.evaluation import evaluate, examine, summarise
 from nem_jax.training import loop, step
 from nem_jax.training import run as training_run
 from nem_jax.training.checkpoint import Checkpoints
-from nem_jax.training.logs import METRICS, print_scores, read_records, say
+from nem_jax.training.logs import METRICS, print_mean_std, print_scores, read_records, say
 from nem_jax.training.loop import Training
 from nem_jax.training.run import run
 from nem_jax.training.seeds import take_seed
 from nem_jax.training.state import create_state, draw_key, make_keys, update_best
-from nem_jax.training.trained import load_trained
+from nem_jax.training.trained import load_trained, restore_best
 from nem_jax.training.workdir import OVERVIEW, RESULT, WEIGHTS
 from nem_jax.weights import read_weights, weights_sha256
 
@@ -150,7 +150,7 @@ def test_training_stops_when_validation_no_longer_improves(tmp_path, monkeypatch
     monkeypatch.setattr(loop, "validate", lambda *_: dict.fromkeys(names, np.array([next(losses)])))
     training = Training.of(build_experiment(tiny(patience=2, max_epochs=9)))
     state = loop.train(training, tmp_path)
-    assert training.stopped_early(state).tolist() == [True]
+    assert training.standing(state).stopped_early.tolist() == [True]
     assert state.best_epoch.tolist() == [2]
     assert state.best_loss.tolist() == [3.0]
     assert [record["epoch"] for record in read_records(tmp_path)] == [1, 2, 3, 4]
@@ -165,7 +165,7 @@ def test_a_validation_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatc
     with pytest.raises(FloatingPointError, match=r"^step 16: the validation loss after it is not finite; the last"):
         loop.train(training, tmp_path)
     assert [record["epoch"] for record in read_records(tmp_path)] == [1]
-    assert training.epoch(loop.train(training, tmp_path, stop_now=True)).tolist() == [1]
+    assert training.standing(loop.train(training, tmp_path, stop_now=True)).epoch.tolist() == [1]
 
 
 def test_the_best_weights_are_kept_apart():
@@ -213,7 +213,7 @@ def test_the_last_good_checkpoint_survives_a_bad_step(tmp_path):
     longer = Training.of(build_experiment(tiny(max_epochs=2)))
     with pytest.raises(FloatingPointError):
         loop.train(poisoned(longer), tmp_path)
-    kept, losses = loop.restore_best(training.experiment, tmp_path)
+    kept, losses = restore_best(training.experiment, tmp_path)
     assert weights_sha256(kept) == weights_sha256(first.best_params)
     assert losses == first.best_loss
 
@@ -223,7 +223,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     other = tiny(max_epochs=1)
     other.model.hidden_size = 16
     with pytest.raises(ValueError, match=r"checkpoint in .* is of another configuration"):
-        loop.restore_best(build_experiment(other), tmp_path)
+        restore_best(build_experiment(other), tmp_path)
 
 
 def test_shuffled_epochs_visit_every_example_once_but_for_an_odd_rest(tmp_path, monkeypatch):
@@ -233,7 +233,7 @@ def test_shuffled_epochs_visit_every_example_once_but_for_an_odd_rest(tmp_path, 
     take = loop.take_steps
     monkeypatch.setattr(loop, "take_steps", lambda t, s, chunk, on: (seen.append(chunk[0]), take(t, s, chunk, on))[1])
     training = Training.of(build_experiment(config))
-    assert training.epoch(loop.train(training, tmp_path)).tolist() == [2]
+    assert training.standing(loop.train(training, tmp_path)).epoch.tolist() == [2]
     epochs = np.concatenate(seen).reshape(2, 128)
     assert [len(set(epoch.tolist()) & set(range(130))) for epoch in epochs] == [128, 128]
     assert (epochs[0] != epochs[1]).mean() > 0.9
@@ -559,3 +559,52 @@ def test_no_two_random_streams_are_the_same():
     dataset = build_experiment(tiny()).load_data()
     keys = [*make_keys(0), *(split.source for split in dataset.splits.values()), jax.random.key(0)]
     assert len({tuple(jax.random.key_data(key).tolist()) for key in keys}) == len(keys)
+
+
+def test_the_weights_that_are_loaded_are_the_best_not_the_last(tmp_path, monkeypatch):
+    losses, names = iter([1.0, 2.0]), ("valid_total", "valid_ami_max_mean")
+    monkeypatch.setattr(loop, "validate", lambda *_: dict.fromkeys(names, np.array([next(losses)])))
+    (described,) = run(tiny(), tmp_path)["runs"]
+    assert (described["epochs"], described["best_epoch"]) == (2, 1)
+    assert weights_sha256(load_trained(str(tmp_path)).params) == described["weights_sha256"]
+
+
+def test_a_third_stage_begins_with_the_second_ones_weights(tmp_path, monkeypatch):
+    config, begun, states = tiny(max_epochs=1), [], []
+    config.stages = ({}, {}, {})
+    create, train = loop.create, training_run.train
+    monkeypatch.setattr(loop, "create", lambda training, params: begun.append(params) or create(training, params))
+    monkeypatch.setattr(training_run, "train", lambda *args: states.append(train(*args)) or states[-1])
+    run(config, tmp_path)
+    first, second, _ = jax.device_get(states)
+    assert weights_sha256(begun[2]) == weights_sha256(second.best_params) != weights_sha256(first.best_params)
+
+
+def test_a_run_is_scored_as_its_protocol_says(tmp_path):
+    config = tiny(max_epochs=1)
+    config.model.num_draws = 3
+    result = run(config, tmp_path)
+    assert result["protocol"]["kept_draws"] == "the likeliest of 3"
+    model, params, _ = load_trained(str(tmp_path))
+    dataset, scores = build_experiment(config).load_data(), result["runs"][0]["scores"]
+    kept, one = (
+        summarise(evaluate(each, params, draw_key(0, draw=0), dataset, "test", batch_size=16))["loss_upper_bound_last"]
+        for each in (model, dataclasses.replace(model, num_draws=1))
+    )
+    assert scores["loss_upper_bound_last"] == pytest.approx(kept, rel=1e-6) != pytest.approx(one, rel=1e-6)
+
+
+def test_the_mean_is_printed_as_the_mean(capsys):
+    names = ("ami_max_mean", "ami_max_last", "ami_arithmetic_mean", "ari_mean", "confidence_mean", "total")
+    print_mean_std(dict.fromkeys(names, 0.5), dict.fromkeys(names, 0.25), "3 seeds")
+    mean, std = capsys.readouterr().out.splitlines()
+    assert mean.startswith("mean of 3 seeds: AMI 0.5000")
+    assert std.startswith("standard deviation: AMI 0.2500")
+
+
+def test_a_failed_seed_has_not_stopped_early():
+    training = Training.of(build_experiment(tiny(patience=1, max_epochs=9)))
+    state = jax.device_get(loop.create(training))._replace(step=np.array([24]))
+    assert training.standing(state).stopped_early.tolist() == [True]
+    failed = training.standing(state._replace(failed_at=np.array([24])))
+    assert (failed.stopped_early.tolist(), failed.finished.tolist()) == ([False], [True])

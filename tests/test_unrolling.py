@@ -98,7 +98,7 @@ def test_convolutions_of_many_products_are_stored_and_others_computed_again(monk
     module = ConvRNNEMCell(5, Bernoulli().activation, features=(2, 2), dense_size=6, normalise_input=False)
     x = jnp.full((2, 8, 8, 1), 0.5)
     params = jax.jit(module.init)(jax.random.key(0), x[0], jnp.zeros(5))["params"]
-    state = em.init_state(jax.random.key(1), 2, 5, (8, 8, 1))
+    state = em.init_state(jax.random.key(1), num_components=2, hidden_size=5, image_shape=(8, 8, 1))
 
     def loss(params, remat):
         step = functools.partial(

@@ -4,7 +4,9 @@ import errno
 import fcntl
 import json
 import os
+import re
 import struct
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -274,3 +276,21 @@ def test_json_is_replaced_as_a_whole(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_json(tmp_path / "a.json", {"new": 2})
     assert json.loads((tmp_path / "a.json").read_text()) == {"old": 1}
+
+
+def test_the_revision_says_whether_files_differ_from_it(tmp_path, monkeypatch):
+    file = tmp_path / "provenance.py"
+    file.write_text("1")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e"]
+    for command in (["init"], ["add", "."], ["commit", "-m", "m"]):
+        subprocess.run([*git, *command], check=True, capture_output=True)
+    monkeypatch.setattr(provenance, "__file__", str(file))
+    clean = provenance.git_revision()
+    assert re.fullmatch("[0-9a-f]{12}", clean)
+    file.write_text("2")
+    assert provenance.git_revision() == f"{clean}-dirty"
+
+
+def test_the_cores_on_record_are_those_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3})
+    assert provenance.hardware().startswith("1 core of ")

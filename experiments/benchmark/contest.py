@@ -50,8 +50,8 @@ class Contest:
     Attributes:
         name: in `contests.CONTESTS`.
         build: the contestants by name.
-        difference: of the loss and of all gradients, ours and PyTorch's on one batch: relative to the largest entry
-            of each, the largest.
+        difference: the largest between ours and PyTorch's loss and gradients on one batch, each array's relative to
+            its largest entry.
         steps_per_turn, num_rounds: how long.
         batch_size: examples in a step.
     """

@@ -26,13 +26,13 @@ def set_value(config: ConfigDict, field: str, new: Any) -> None:
 
 
 def given_exactly_if(config: ConfigDict, field: str, used: bool, condition: str) -> None:
-    """An option that nothing reads is an error, and so is one that is missing."""
+    """An option must be given where it is used, and left out where nothing reads it."""
     if used != (value(config, field) is not None):
         raise ValueError(f"{field} must be given exactly if {condition}, got {value(config, field)!r}")
 
 
 def given_only_if(config: ConfigDict, fields: Iterable[str], used: bool, condition: str) -> None:
-    """Options that may be left out, and are errors where nothing reads them."""
+    """Options may be left out, and must be where nothing reads them."""
     for field in fields:
         if not used and value(config, field) is not None:
             raise ValueError(f"{field} is given, but used only if {condition}")

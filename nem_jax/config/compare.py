@@ -1,4 +1,4 @@
-"""What two configurations have in common: where they lie apart from this, their runs are not the same."""
+"""Compares configurations, without the fields that do not change the numbers of a run."""
 
 import json
 from typing import Any

@@ -13,7 +13,7 @@ from nem_jax.data.flying_mnist import flying_mnist
 from nem_jax.data.hdf5 import load_hdf5
 from nem_jax.data.published_shapes import NUM_OBJECTS, published_shapes
 from nem_jax.data.split import SPLITS, Dataset
-from nem_jax.metrics import MAX_PIXELS
+from nem_jax.partitions import MAX_PIXELS
 
 SHAPE_GENERATORS = ("static_shapes", "flying_shapes")
 MNIST_GENERATORS = ("static_mnist", "flying_mnist")
@@ -84,9 +84,10 @@ def _build_generator(config: ConfigDict, sizes: tuple[int, int, int], num_frames
             of_published = f"{NUM_OBJECTS} if data.generator is 'published_shapes'"
             raise ValueError(f"data.num_objects must be {of_published}, got {data.num_objects}")
         return lambda: _checked(published_shapes(sizes), data.image_size, data.num_objects)
+    scene = {"num_objects": data.num_objects, "image_size": data.image_size}
     if generator == "flying_shapes":
-        return functools.partial(shapes.flying_shapes, data.seed, sizes, num_frames, data.num_objects, data.image_size)
-    return functools.partial(shapes.static_shapes, data.seed, sizes, data.num_objects, data.image_size)
+        return functools.partial(shapes.flying_shapes, data.seed, sizes, num_frames=num_frames, **scene)
+    return functools.partial(shapes.static_shapes, data.seed, sizes, **scene)
 
 
 def _build_mnist(config: ConfigDict, sizes: tuple[int, int, int], num_frames: int) -> Load:
@@ -99,8 +100,15 @@ def _build_mnist(config: ConfigDict, sizes: tuple[int, int, int], num_frames: in
 
     def load() -> Dataset:
         digits = mnist.load_mnist(data.mnist_dir) if data.digits == "mnist" else mnist.load_sklearn_digits()
-        options = (data.num_objects, data.image_size, data.digit_pool)
-        return flying_mnist(data.seed, sizes, num_frames, digits, *options)
+        return flying_mnist(
+            data.seed,
+            sizes,
+            digits,
+            num_frames=num_frames,
+            num_objects=data.num_objects,
+            image_size=data.image_size,
+            digit_pool=data.digit_pool,
+        )
 
     return load
 
@@ -109,7 +117,7 @@ def _checked(dataset: Dataset, image_size: int, num_objects: int) -> Dataset:
     """Stored data must be what the configuration says of it, as networks and metrics are sized by that."""
     if dataset.image_shape != (image_size, image_size, 1):
         shape = "x".join(map(str, dataset.image_shape))
-        raise ValueError(f"data.image_size is {image_size}, but the stored images are {shape}")
+        raise ValueError(f"data.image_size is {image_size}, of one channel, but the stored images are {shape}")
     if dataset.num_groups > num_objects:
         raise ValueError(f"data.num_objects is {num_objects}, but the stored groups go up to {dataset.num_groups}")
     return dataset

@@ -98,9 +98,10 @@ def check_fields(config: ConfigDict) -> None:
     for section, names in FIELDS.items():
         present = set(_entries(config, section)) if section else set(config) - set(FIELDS)
         for name in sorted(present ^ set(names)):
-            what = "has an unknown field" if name in present else "lacks a field"
+            unknown = name in present
+            what, why = ("has an unknown field", "it is misspelt, or was") if unknown else ("lacks a field", "it was")
             field = f"{section}.{name}" if section else name
-            raise ValueError(f"the configuration {what}, {field}: it was written by another version")
+            raise ValueError(f"the configuration {what}, {field}: {why} written by another version")
 
 
 def _entries(config: ConfigDict, section: str) -> Iterable[str]:

@@ -65,8 +65,9 @@ def digit_pools(digits: Digits, digit_pool: int | None) -> dict[str, Float[Array
 def flying_mnist(
     seed: int,
     sizes: tuple[int, int, int],
-    num_frames: int,
     digits: Digits,
+    *,
+    num_frames: int,
     num_objects: int = 2,
     image_size: int = 24,
     digit_pool: int | None = None,
@@ -76,8 +77,8 @@ def flying_mnist(
     Args:
         seed: of the data alone.
         sizes: number of training, validation and test sequences.
-        num_frames: F, EM steps + lookahead; 1: static digits.
         digits: as loaded, pasted as they are.
+        num_frames: F, EM steps + lookahead; 1: static digits.
         num_objects: digits per sequence.
         image_size: height and width of the canvas.
         digit_pool: every split draws from the first so many training digits; None: training from all but their last

@@ -61,7 +61,7 @@ class StreamedSplit(Split):
         return _to_device(self.source.read_rows(np.asarray(index).reshape(-1)))
 
     def moved(self, place: Callable[[Any], Any]) -> "StreamedSplit":
-        """Itself."""
+        """Unchanged: its rows stay in the file."""
         del place
         return self
 
@@ -145,6 +145,7 @@ class _Reader:
 def load_hdf5(
     path: str | Path,
     sizes: tuple[int, int, int] | None = None,
+    *,
     num_frames: int | None = None,
     max_resident_bytes: int = MAX_RESIDENT_BYTES,
 ) -> Dataset:

@@ -59,7 +59,7 @@ def sample_shapes(
 
 
 def flying_shapes(
-    seed: int, sizes: tuple[int, int, int], num_frames: int, num_objects: int = 3, image_size: int = 28
+    seed: int, sizes: tuple[int, int, int], *, num_frames: int, num_objects: int = 3, image_size: int = 28
 ) -> Dataset:
     """The data set of N-EM's section 4.2. Frame 0 of sequence i is image i of `static_shapes` with the same arguments.
 
@@ -81,9 +81,16 @@ def flying_shapes(
     return Dataset(sample, generated_splits(seed, sizes), (*canvas, 1), num_frames, num_groups=num_objects)
 
 
-def static_shapes(seed: int, sizes: tuple[int, int, int], num_objects: int = 3, image_size: int = 28) -> Dataset:
+def static_shapes(seed: int, sizes: tuple[int, int, int], *, num_objects: int = 3, image_size: int = 28) -> Dataset:
     """The data set of N-EM's section 4.1 (28x28, 3 shapes) and of Tagger's shapes experiment (20x20, 3 shapes).
 
-    Arguments and errors as for `flying_shapes`, of which these are the first frames.
+    Args:
+        seed: of the data alone.
+        sizes: number of training, validation and test images.
+        num_objects: shapes per image.
+        image_size: height and width of the canvas, at least 12 pixels.
+
+    Raises:
+        ValueError: `image_size` is smaller, or a count below 1.
     """
-    return flying_shapes(seed, sizes, 1, num_objects, image_size)
+    return flying_shapes(seed, sizes, num_frames=1, num_objects=num_objects, image_size=image_size)

@@ -37,6 +37,10 @@ class RNNEMCell(nn.Module):
 
     theta' = sigmoid(W [residual, theta] + b),   psi = activation(V theta' + c).
     The kernel is one matrix over the joint [residual, theta], which sets its Xavier range.
+
+    Attributes:
+        hidden_size: M.
+        output_activation: from the linear output to psi, such as `Bernoulli().activation`.
     """
 
     hidden_size: int
@@ -69,6 +73,10 @@ class NEMCell(nn.Module):
     theta' = theta + eta sigmoid'(theta) * (W residual), with the step size eta learnt along with W: for Bernoulli
     pixels and a sigmoid output, sigmoid'(theta) * (W residual) is the gradient of the expected log-likelihood Q. The
     weights are of JAX's default type, unlike those of Flax's layers float64 where that is on.
+
+    Attributes:
+        hidden_size: M.
+        step_size_init: draws the initial eta: `positive_step_size` or `original_step_size`.
     """
 
     hidden_size: int

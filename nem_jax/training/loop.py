@@ -18,8 +18,9 @@ from nem_jax import plots
 from nem_jax.compilation import Jit
 from nem_jax.config import Experiment
 from nem_jax.data.split import Dataset
-from nem_jax.devices import DATA, SEED, fetch, is_main, make_mesh, place, together, training_mesh
+from nem_jax.devices import DATA, SEED, fetch, place, training_mesh
 from nem_jax.evaluation import Examined, evaluate, examine, summarise
+from nem_jax.hosts import is_main, together
 from nem_jax.training.checkpoint import Checkpoints
 from nem_jax.training.logs import Logs, say
 from nem_jax.training.seeds import create_states, faster_mapping, make_seed_keys, take_seed
@@ -28,6 +29,19 @@ from nem_jax.training.step import Program, train_steps
 from nem_jax.types import Params
 
 update_best_of_seeds = jax.jit(jax.vmap(update_best, in_axes=(0, 0, None, 0)))
+
+
+class Standing(NamedTuple):
+    """How far each seed has come, `[S]`, on the host."""
+
+    epoch: np.ndarray
+    """Number of epochs trained."""
+    failed: np.ndarray
+    """Whether a loss or gradient was not finite: it is trained no further."""
+    stopped_early: np.ndarray
+    """Whether, not having failed, it has not improved its validation loss for `patience` epochs."""
+    finished: np.ndarray
+    """Whether no epoch is left to train."""
 
 
 class Training(NamedTuple):
@@ -69,26 +83,15 @@ class Training(NamedTuple):
         """Whole batches in the training split; the odd rest of each shuffled epoch is left out."""
         return self.dataset.splits["training"].size // self.experiment.training.batch_size
 
-    def epoch(self, state: TrainState) -> np.ndarray:
-        """Number of epochs that each seed has trained."""
-        return fetch(state.step) // self.steps_per_epoch
-
-    def stopped_early(self, state: TrainState) -> np.ndarray:
-        """Whether a seed that has not failed has not improved its validation loss for `patience` epochs."""
-        waited = self.epoch(state) - fetch(state.best_epoch)
-        return (waited >= self.experiment.training.patience) & ~self.failed(state)
-
-    def failed(self, state: TrainState) -> np.ndarray:
-        """Whether a loss or gradient of a seed was not finite: it is trained no further."""
-        return fetch(state.failed_at) > 0
-
-    def finished(self, state: TrainState) -> np.ndarray:
-        """Whether no epoch is left to train."""
-        complete = self.epoch(state) >= self.experiment.training.max_epochs
-        return complete | self.stopped_early(state) | self.failed(state)
+    def standing(self, state: TrainState) -> Standing:
+        """How far each seed has come."""
+        step, best_epoch, failed_at = fetch((state.step, state.best_epoch, state.failed_at))
+        epoch, failed, options = step // self.steps_per_epoch, failed_at > 0, self.experiment.training
+        stopped_early = (epoch - best_epoch >= options.patience) & ~failed
+        return Standing(epoch, failed, stopped_early, (epoch >= options.max_epochs) | stopped_early | failed)
 
 
-def train(training: Training, path: Path, params: Params | None = None, stop_now: bool = False) -> TrainState:
+def train(training: Training, path: str | Path, params: Params | None = None, stop_now: bool = False) -> TrainState:
     """Train each seed until its validation loss has not improved for `patience` epochs, or `max_epochs`, or at once.
 
     Resumes from the newest checkpoint in `path`, to which the logs are cut back; begins with `params`, `[S]`, or with
@@ -99,20 +102,21 @@ def train(training: Training, path: Path, params: Params | None = None, stop_now
         FloatingPointError: a seed has failed, and all others have too, or it has no validated weights yet. The last
             checkpoint stays.
     """
+    path = Path(path)
     with Checkpoints(path) as checkpoints:
         state = create(training, params)
         if checkpoints.latest() is not None:
             state = checkpoints.restore(state)
         step = int(fetch(state.step).max())
         with Logs(path, step, training.experiment.seeds) if is_main() else contextlib.nullcontext() as logs:
-            while not (stop_now or training.finished(state).all()):
-                active = ~training.finished(state)
-                epoch = int(training.epoch(state).max()) + 1
+            while not stop_now and (active := ~training.standing(state).finished).any():
+                epoch = step // training.steps_per_epoch + 1
                 valid_ami = logs.records[-1]["valid_ami_max_mean"] if logs and logs.records else float("nan")
                 state, losses = train_epoch(training, state, active, epoch, valid_ami)
                 on_host = fetch(state.params)
-                state, scores = validate_epoch(training, state, on_host, active & ~training.failed(state), epoch)
-                active &= ~training.failed(state)
+                active &= ~training.standing(state).failed
+                state, scores = validate_epoch(training, state, on_host, active, epoch)
+                active &= ~training.standing(state).failed
                 if not active.any():  # the last that trained have failed
                     checkpoints.save(state)
                     break
@@ -132,17 +136,6 @@ def create(training: Training, params: Params | None = None) -> TrainState:
     fresh = functools.partial(create_states, training.experiment.model, training.experiment.training.optimiser)
     of_seeds = NamedSharding(training.mesh, PartitionSpec(SEED))
     return Jit(fresh, out_shardings=of_seeds)(*place((training.keys, params), training.mesh, SEED))
-
-
-def restore_best(experiment: Experiment, path: Path) -> tuple[Params, np.ndarray]:
-    """The best weights of each seed, and their validation losses, in the newest checkpoint of one stage, in `path`."""
-    fresh = functools.partial(create_states, experiment.model, experiment.training.optimiser)
-    shapes = jax.eval_shape(fresh, jax.eval_shape(lambda: make_seed_keys(experiment.seeds)))
-    everywhere = NamedSharding(make_mesh(), PartitionSpec())
-    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), shapes)
-    with Checkpoints(path, read_only=True) as checkpoints:
-        state = fetch(checkpoints.restore(like))
-    return state.best_params, state.best_loss
 
 
 def train_epoch(

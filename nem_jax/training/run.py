@@ -10,9 +10,10 @@ from ml_collections import ConfigDict
 from nem_jax import plots, provenance
 from nem_jax.config import Experiment, build_stages
 from nem_jax.config.compare import portable, to_json
-from nem_jax.devices import check_alike, fetch, is_main, on_main, together
+from nem_jax.devices import fetch
 from nem_jax.evaluation import Examined, describe_protocol, evaluate, examine, mean_std, summarise
 from nem_jax.files import file_sha256, read_json, write_json
+from nem_jax.hosts import check_alike, is_main, on_main, together
 from nem_jax.training.checkpoint import has_checkpoint
 from nem_jax.training.logs import print_mean_std, print_scores, say
 from nem_jax.training.loop import Training, train
@@ -81,9 +82,7 @@ def run(config: ConfigDict, workdir: str | Path, stop_now: bool = False) -> dict
             params = states[-1].best_params
         runs = [_describe_run(stages, states, index) for index in range(len(stages[-1].experiment.seeds))]
         best = _examine_best(stages[-1], states[-1], runs)
-        result: dict[str, Any] = {}
-        on_main(lambda: result.update(_finish(stages[-1], *best, runs, config, path)))
-        return result
+        return on_main(lambda: _finish(stages[-1], *best, runs, config, path)) or {}
 
 
 def _begun(paths: list[Path], stop_now: bool) -> list[bool]:
@@ -106,7 +105,7 @@ def _describe_initial(experiment: Experiment, params: Params | None) -> dict[str
 
 
 def _initial_weights(path: Path) -> dict[str, str | None] | None:
-    """What the run in `path` recorded so."""
+    """What `_describe_initial` said of the run in `path`; None: it began with random weights."""
     file = path / INITIAL_WEIGHTS
     return read_json(file) if file.exists() else None
 
@@ -191,10 +190,11 @@ def _describe_run(stages: list[Training], states: list[TrainState], index: int) 
 
 
 def _describe_stage(training: Training, state: TrainState, index: int) -> dict[str, Any]:
+    standing = training.standing(state)
     return {
-        "epochs": int(training.epoch(state)[index]),
+        "epochs": int(standing.epoch[index]),
         "best_epoch": int(state.best_epoch[index]),
         "best_valid_loss": float(state.best_loss[index]),
-        "stopped_early": bool(training.stopped_early(state)[index]),
-        **({"failed_at_step": int(state.failed_at[index])} if training.failed(state)[index] else {}),
+        "stopped_early": bool(standing.stopped_early[index]),
+        **({"failed_at_step": int(state.failed_at[index])} if standing.failed[index] else {}),
     }

@@ -15,7 +15,7 @@ from nem_jax.types import Params
 
 
 def in_sequence(function: Callable[..., Any]) -> Callable[..., Any]:
-    """As `jax.vmap`, one after the other inside the program: the memory of one, and no slower on CPU."""
+    """Like `jax.vmap`, but one after the other inside the program: in the memory of one, and no slower on CPU."""
     return lambda *arguments: jax.lax.map(lambda each: function(*each), arguments)
 
 

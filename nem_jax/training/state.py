@@ -46,7 +46,9 @@ class TrainState(NamedTuple):
     best_epoch: Int[Array, ""]
     """Number of epochs trained when it was reached; 0 before the first validation."""
     failed_at: Int[Array, ""]
-    """Number (from 1) of the step that was not finite, and not taken, or after which validation was not; 0: none."""
+    """0, or the step (from 1) at which the seed failed: its loss or gradient was not finite, and it was not taken, or
+    the validation loss after it was not.
+    """
 
 
 def make_keys(seed: int, stage: int = 0, given_sha256: str | None = None) -> Keys:

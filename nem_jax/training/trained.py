@@ -1,19 +1,21 @@
 """Trained weights: those that a run left, or that come with the package, and with which the next may begin."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from nem_jax.config import Experiment, build_stages
-from nem_jax.devices import together
+from nem_jax.devices import fetch, make_mesh
 from nem_jax.files import read_json
+from nem_jax.hosts import together
 from nem_jax.pretrained import Trained, load_pretrained, pretrained_names
-from nem_jax.training.checkpoint import has_checkpoint
-from nem_jax.training.loop import restore_best
-from nem_jax.training.seeds import take_seed
+from nem_jax.training.checkpoint import Checkpoints, has_checkpoint
+from nem_jax.training.seeds import create_states, make_seed_keys, take_seed
 from nem_jax.training.workdir import CONFIG, stage_paths
 from nem_jax.types import Params
 
@@ -61,6 +63,17 @@ def find_run(source: str) -> tuple[ConfigDict, Experiment, Path] | None:
                 return config, experiment, path
     listed = ", ".join(names)
     raise ValueError(f"{source} holds no run with a checkpoint, and is none of the trained weights {listed}")
+
+
+def restore_best(experiment: Experiment, path: Path) -> tuple[Params, np.ndarray]:
+    """The best weights of each seed, and their validation losses, in the newest checkpoint of one stage, in `path`."""
+    fresh = functools.partial(create_states, experiment.model, experiment.training.optimiser)
+    shapes = jax.eval_shape(fresh, jax.eval_shape(lambda: make_seed_keys(experiment.seeds)))
+    everywhere = NamedSharding(make_mesh(), PartitionSpec())
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), shapes)
+    with Checkpoints(path, read_only=True) as checkpoints:
+        state = fetch(checkpoints.restore(like))
+    return state.best_params, state.best_loss
 
 
 def _check_seed(seed: int | None, seeds: Sequence[int], source: str) -> None:

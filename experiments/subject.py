@@ -12,7 +12,7 @@ from nem_jax.data.split import Dataset
 from nem_jax.evaluation import Evaluation, describe_protocol, evaluate
 from nem_jax.training.state import draw_key
 from nem_jax.training.trained import load_trained
-from nem_jax.types import Params
+from nem_jax.types import Params, PRNGKey
 from nem_jax.weights import weights_sha256
 
 
@@ -28,6 +28,10 @@ class Subject(NamedTuple):
     experiment: Experiment
     dataset: Dataset
 
+    def key(self, draw: int = 0) -> PRNGKey:
+        """Of the test's draw number `draw`; draw 0 is the published one."""
+        return draw_key(self.trained_config.seed, draw)
+
 
 def load_subject(
     source: str, fields: dict[str, Any] | None = None, num_ahead: int = 0, seed: int | None = None
@@ -41,13 +45,15 @@ def load_subject(
 
     Raises:
         ValueError: see `load_trained` and `build_experiment`; or another number of objects, or other digits, are asked
-            of stored data.
+            of stored data, or a file of generated ones.
     """
     weights = load_trained(source, seed)
     trained = weights.config
     config = trained.copy_and_resolve_references()
     config.stages = ()
     changes = {field: new for field, new in (fields or {}).items() if new is not None}
+    if "data.path" in changes and trained.data.path is None:
+        raise ValueError("data_path is given, but the training's data were generated")
     if "data.generator" in changes:
         change_generator(config, changes["data.generator"])
     if "data.digits" in changes:
@@ -93,10 +99,10 @@ def without_noise(subject: Subject) -> Subject:
 
 
 def evaluate_subject(subject: Subject, split: str = "test", draw: int = 0) -> Evaluation:
-    """Every example of a split, by the protocol that `describe_subject` describes; draw 0 is the published one."""
-    experiment, key = subject.experiment, draw_key(subject.trained_config.seed, draw)
+    """Every example of a split, by the protocol that `describe_subject` describes; see `Subject.key`."""
+    experiment = subject.experiment
     batch_size = experiment.training.batch_size
-    return evaluate(experiment.model, subject.params, key, subject.dataset, split, batch_size)
+    return evaluate(experiment.model, subject.params, subject.key(draw), subject.dataset, split, batch_size)
 
 
 def describe_subject(subject: Subject, split: str = "test", gamma_draws: int = 1) -> dict[str, Any]:
