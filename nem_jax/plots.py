@@ -8,6 +8,7 @@ from matplotlib.animation import PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from numpy.typing import ArrayLike
 
 PALETTE = np.array(
     [(0.90, 0.22, 0.27), (0.18, 0.55, 0.87), (0.99, 0.75, 0.18), (0.25, 0.72, 0.45), (0.60, 0.35, 0.80),
@@ -40,7 +41,7 @@ def colour_groups(groups: np.ndarray) -> np.ndarray:
     return colours[np.where(groups[..., 0] > 0, (groups[..., 0] - 1) % len(PALETTE) + 1, 0)]
 
 
-def overview(x: np.ndarray, x_noisy: np.ndarray, groups: np.ndarray, gamma: np.ndarray, psi: np.ndarray) -> Figure:
+def overview(x: ArrayLike, x_noisy: ArrayLike, groups: ArrayLike, gamma: ArrayLike, psi: ArrayLike) -> Figure:
     """N-EM's figure 3, one column per example: clean and noisy input, truth, responsibilities, each component's psi.
 
     The responsibilities are shown twice: as they are, and as bright as the input, which shows the objects alone.
@@ -51,6 +52,7 @@ def overview(x: np.ndarray, x_noisy: np.ndarray, groups: np.ndarray, gamma: np.n
         gamma: `[N, K, H, W, 1]` after the last EM step.
         psi: `[N, K, H, W, C]`, likewise.
     """
+    x, x_noisy, groups, gamma, psi = map(np.asarray, (x, x_noisy, groups, gamma, psi))
     rows: list[tuple[str, Any]] = [
         ("input", x),
         ("with noise", x_noisy),
@@ -63,12 +65,13 @@ def overview(x: np.ndarray, x_noisy: np.ndarray, groups: np.ndarray, gamma: np.n
 
 
 def sequence_panels(
-    x: np.ndarray, gamma: np.ndarray, psi: np.ndarray, x_noisy: np.ndarray | None = None
+    x: ArrayLike, gamma: ArrayLike, psi: ArrayLike, x_noisy: ArrayLike | None = None
 ) -> list[tuple[str, Any]]:
     """(label, images) of one sequence in the order of N-EM's figures 4 and 7: gamma, each psi, input, target.
 
     They are the rows of `sequence`, and of use to `write_animation` as they are. Shapes as for `sequence`.
     """
+    x, gamma, psi = map(np.asarray, (x, gamma, psi))
     panels: list[tuple[str, Any]] = [("gamma", [colour_gamma(g) for g in gamma])]
     panels += [(f"psi {k + 1}", psi[:, k]) for k in range(psi.shape[1])]
     panels += [] if x_noisy is None else [("with noise", x_noisy)]
@@ -76,7 +79,7 @@ def sequence_panels(
 
 
 def sequence(
-    x: np.ndarray, gamma: np.ndarray, psi: np.ndarray, x_noisy: np.ndarray | None = None, every: int = 1
+    x: ArrayLike, gamma: ArrayLike, psi: ArrayLike, x_noisy: ArrayLike | None = None, every: int = 1
 ) -> Figure:
     """N-EM's figures 4 and 7, one column per EM step, headed by its number from 1; rows as in `sequence_panels`.
 

@@ -17,7 +17,7 @@ from experiments.flying_mnist import config as flying_mnist
 from experiments.recipe import base_config
 from experiments.static_shapes import config as static_shapes
 from experiments.static_shapes.config import get_config
-from nem_jax.config import build_stages
+from nem_jax.config import build_experiment, build_stages
 from nem_jax.config.checks import value
 from nem_jax.training.run import run
 from nem_jax.training.workdir import WEIGHTS
@@ -113,8 +113,11 @@ def run_blocks(names, *beginnings):
 @pytest.mark.smoke
 def test_the_readmes_code_runs():
     names = {}
-    run_blocks(names, "load_pretrained(", "def cell(", "def objective(")
+    run_blocks(names, "load_pretrained(", "plots.overview(", "split.fetch(", "def cell(", "def objective(")
     assert names["segmentation"].shape == (28, 28, 1)
+    assert names["ami"] == names["scores"].ami_max
+    assert names["figure"].axes
+    assert names["trajectories"].gamma.shape == (64, 15, 4, 28, 28, 1)
     assert names["trajectory"].gamma.shape == (15, 4, 28, 28, 1)
     assert jnp.isfinite(names["loss"].total)
     assert all(jnp.any(grad != 0) for grad in names["grads"].values())
@@ -140,6 +143,12 @@ def test_the_readmes_own_model_trains_and_its_trained_weights_load(tmp_path, mon
     assert -0.01 < names["scores"]["ami_max_last"] < 1  # of a few steps of training: by chance AMI is as often below 0
     assert all(jnp.isfinite(score) for score in names["scores"].values())
     assert names["scores"]["total"] > 0
+
+
+def test_the_readmes_own_configuration_is_one():
+    names = {}
+    run_blocks(names, "def get_config():")
+    assert build_experiment(names["get_config"]()).model.num_components == 5
 
 
 def test_the_readmes_stages_are_set():
