@@ -4,6 +4,7 @@ import contextlib
 import functools
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -19,9 +20,6 @@ _COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache", None, "directory that keeps compiled programs: a second start of the same run compiles nothing"
 )
 
-INTERRUPTED = 130
-"""The status of a command that Ctrl-C has ended."""
-
 
 @contextlib.contextmanager
 def one_sentence() -> Iterator[None]:
@@ -32,14 +30,22 @@ def one_sentence() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        _end_interrupted()
     except Exception as error:
         sentence = errors.sentence(error)
         if sentence is None:
             raise
         logging.vlog(1, "%s", error, exc_info=True)
         sys.exit(f"error: {sentence}")
+
+
+def _end_interrupted() -> None:
+    """By the signal itself: a shell ends the loop that the command stands in."""
+    with contextlib.suppress(OSError, ValueError):  # a closed pipe
+        sys.stdout.flush()
+    print("interrupted", file=sys.stderr, flush=True)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def launch(main: Callable[[], object]) -> None:

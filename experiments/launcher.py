@@ -44,7 +44,10 @@ def _main(experiment: str) -> None:
         with hosts.ending_together():
             run(config, _WORKDIR.value, _STOP_NOW.value)
     except KeyboardInterrupt:
-        print("\nthe same command resumes the run; with --stop_now it scores the best weights so far", file=sys.stderr)
+        print(
+            "\nthe same command resumes the run; once an epoch is finished, --stop_now scores the best weights so far",
+            file=sys.stderr,
+        )
         raise
 
 

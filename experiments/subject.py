@@ -54,6 +54,8 @@ def load_subject(
     changes = {field: new for field, new in (fields or {}).items() if new is not None}
     if "data.path" in changes and trained.data.path is None:
         raise ValueError("data_path is given, but the training's data were generated")
+    if "data.path" in changes and "data.generator" in changes:
+        raise ValueError("data_path is given, but generator asks for generated data")
     if "data.generator" in changes:
         change_generator(config, changes["data.generator"])
     if "data.digits" in changes:

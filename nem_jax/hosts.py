@@ -24,6 +24,9 @@ from nem_jax import errors, rendezvous
 _MAX_BYTES = 4096
 _TPU_DEVICES = ("/dev/accel0", "/dev/vfio/0")
 
+INTERRUPTED = 130
+"""The status of one of several processes that Ctrl-C has ended, as shells have it."""
+
 Result = TypeVar("Result")
 
 
@@ -49,6 +52,8 @@ def find_launcher(environ: Mapping[str, str] = os.environ) -> str | None:
 
 def connect_by_launcher(timeout: int, environ: Mapping[str, str] = os.environ) -> None:
     """Join the other processes that `find_launcher` finds, and wait for them for at most `timeout` seconds.
+
+    Called before anything else touches a device, as `connect` is.
 
     Raises:
         ValueError: there is none, or JAX does not find the others. (Where it finds them, but one stays away, it aborts
@@ -158,11 +163,14 @@ def ending_together() -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         if jax.process_count() == 1:
             raise
         with contextlib.suppress(OSError, ValueError):  # a full disk, a closed pipe
             sys.stdout.flush()
+        if isinstance(error, KeyboardInterrupt):
+            print("interrupted: start all of the processes again, the run resumes", file=sys.stderr, flush=True)
+            os._exit(INTERRUPTED)
         _report(error)
         if jax.process_index() == 0:
             time.sleep(2)  # those that know the error as well say it before they miss process 0

@@ -50,7 +50,7 @@ def ami(
         normaliser: 'max' (the papers' scikit-learn) or 'arithmetic' (today's, whose value is never nearer to 0).
 
     Raises:
-        ValueError: see `contingency`; or the normaliser is none of `NORMALISERS`.
+        ValueError: see `contingency`; or the normaliser is none of `partitions.NORMALISERS`.
     """
     table = contingency(groups, labels, mask, num_groups, num_components)
     return jnp.where(_is_complete(table, mask), ami_from_table(table, normaliser), jnp.nan)
@@ -112,7 +112,7 @@ def segmentation_scores(groups: Int[Array, "H W 1"], gamma: Float[Array, "K H W 
         num_groups: the largest value of `groups`. A larger one in the data makes the indices NaN.
 
     Raises:
-        ValueError: the image has more than `MAX_PIXELS` pixels.
+        ValueError: the image has more than `partitions.MAX_PIXELS` pixels.
     """
     _assert_gamma_of(groups, gamma)
     labels = jnp.argmax(gamma[..., 0], axis=0)

@@ -14,7 +14,11 @@ from nem_jax.types import Params
 
 
 def write_weights(path: Path, params: Params) -> None:
-    """Write weights, atomically."""
+    """Write weights, atomically.
+
+    Raises:
+        ValueError: two would have the same name.
+    """
     replace_bytes(path, _serialise(params))
 
 
@@ -38,9 +42,9 @@ def weights_sha256(params: Params) -> str:
 
 
 def _serialise(params: Params) -> bytes:
-    named = {
-        jax.tree_util.keystr(branches, simple=True, separator="/"): leaf
-        for branches, leaf in jax.tree_util.tree_leaves_with_path(params)
-    }
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    named = {jax.tree_util.keystr(branches, simple=True, separator="/"): leaf for branches, leaf in leaves}
+    if len(named) < len(leaves):
+        raise ValueError("weights must have different names, but one with a / is that of a branch")
     # not ascontiguousarray, which makes a scalar a vector
     return save({name: np.asarray(leaf, order="C") for name, leaf in named.items()})

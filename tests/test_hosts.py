@@ -48,6 +48,18 @@ def test_a_process_that_fails_among_others_ends_at_once(monkeypatch, capsys):
     assert "error: connection lost: if another process ended, start all of them again" in capsys.readouterr().err
 
 
+def test_an_interrupted_process_among_others_ends_at_once(monkeypatch, capsys):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    ended = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr(hosts, "_report", lambda error: None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    with hosts.ending_together():
+        raise KeyboardInterrupt
+    assert ended[0] == 130
+    assert capsys.readouterr().err == "interrupted: start all of the processes again, the run resumes\n"
+
+
 @pytest.mark.parametrize(
     ("told", "sentence"),
     [(["", "no such file"], "process 1: no such file"), (["no space", ""], "no space"), (["", ""], None)],

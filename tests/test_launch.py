@@ -278,6 +278,8 @@ def test_the_authors_file_layout_trains(launch, tmp_path, assert_one_sentence):
     assert done.returncode == 0, done.stderr
     done = launch(*evaluation, "--trained=static_shapes_rnn_em")
     assert_one_sentence(done, "data_path is given, but the training's data were generated")
+    with pytest.raises(ValueError, match=r"^data_path is given, but generator asks for generated data$"):
+        load_subject(str(tmp_path / "run"), {"data.path": str(moved), "data.generator": "static_shapes"})
     moved.rename(file)
     (tmp_path / "run" / RESULT).unlink()  # interrupted, and resumed after the file was made anew
     file.unlink()

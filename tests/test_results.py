@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import matplotlib.pyplot as plt
@@ -12,7 +13,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from experiments import publish, table, time_steps
+from experiments import publish, sweep, table, time_steps
 from experiments.flying_mnist import config as flying_mnist
 from experiments.lineage import EARLIER, earlier_training
 from experiments.recipe import config_module
@@ -520,6 +521,8 @@ def test_weights_survive_their_file(tmp_path):
     assert weights_sha256(changed) != weights_sha256(params)
     write_weights(tmp_path / "list.safetensors", [np.float32([1, 2]), {"bias": np.float32(3)}, None])
     assert read_weights(tmp_path / "list.safetensors")["1"] == {"bias": 3}
+    with pytest.raises(ValueError, match=r"^weights must have different names"):
+        weights_sha256({"a/b": np.float32(1), "a": {"b": np.float32(2)}})
     (tmp_path / "w.safetensors").write_bytes((tmp_path / "w.safetensors").read_bytes()[:-5])
     with pytest.raises(ValueError, match=r"w\.safetensors is damaged or holds no weights"):
         read_weights(tmp_path / "w.safetensors")
@@ -560,3 +563,16 @@ def test_curves_of_two_weights_need_two_names(monkeypatch):
     monkeypatch.setattr(time_steps, "trained_name", lambda: "a/x,b/x")
     with pytest.raises(ValueError, match="weights whose last names differ, got a/x, b/x"):
         time_steps.names()
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_sweep_publishes_if_that_is_asked_for(tmp_path, monkeypatch, asked):
+    flags = {"_EXPERIMENT": "static_shapes", "_NAMES": ["smoke"], "_DIRECTORY": str(tmp_path), "_SEEDS": 1}
+    for flag, value in {**flags, "_MNIST_DIR": None, "_PUBLISH": asked}.items():
+        monkeypatch.setattr(sweep, flag, SimpleNamespace(value=value))
+    trained, published = [], []
+    monkeypatch.setattr(sweep, "run_unless_finished", lambda config, workdir: trained.append(workdir))
+    monkeypatch.setattr(publish, "publish_in_table", lambda workdirs, mnist_dir: published.extend(workdirs))
+    sweep.main()
+    assert trained == [tmp_path / "smoke"]
+    assert published == trained * asked

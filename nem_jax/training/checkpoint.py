@@ -1,5 +1,9 @@
 """Checkpoints of a TrainState, by Orbax: written atomically, the two latest kept. The best weights are in the state."""
 
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -44,15 +48,16 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, state: TrainState) -> None:
-        """Write `state` and wait until it is on disk.
+        """Write `state` and wait until it is on disk; Ctrl-C waits, too.
 
         Raises:
             RuntimeError: there is a later one.
         """
         step, failed_at = fetch((state.step, state.failed_at))
         number = int(step.max() + (failed_at > 0).sum())
-        saved = self._manager.save(number, args=ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(state)}))
-        self._manager.wait_until_finished()
+        with _interrupted_after():
+            saved = self._manager.save(number, args=ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(state)}))
+            self._manager.wait_until_finished()
         if not saved:
             raise RuntimeError(f"checkpoint {number} was not written: a later one exists")
 
@@ -69,6 +74,23 @@ class Checkpoints:
         target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
         args = ocp.args.Composite(**{_ITEM: ocp.args.StandardRestore(target)})
         return self._manager.restore(number, args=args)[_ITEM]
+
+
+@contextlib.contextmanager
+def _interrupted_after() -> Iterator[None]:
+    """Ctrl-C ends the block's program after it, not within: Orbax's threads would leave with tracebacks."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _shapes(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
