@@ -429,6 +429,11 @@ def test_another_experiments_run_of_the_same_name_is_passed_over(runs):
     assert find_weights("static_shapes", "rnn_em_3_3", runs) == []
 
 
+def test_a_seed_that_a_run_of_several_does_not_have_is_refused(runs):
+    with pytest.raises(ValueError, match=r"^seed must be from 0 to 1 of .*/rnn_em_3_3, got 2$"):
+        load_subject(str(runs / "rnn_em_3_3"), seed=2)
+
+
 def test_a_model_goes_on_by_itself(runs, launch, tmp_path):
     output = f"--output={tmp_path / 'figure'}"
     done = launch("experiments.rollout", f"--trained={runs / 'rnn_em_3_3'}", "--num_ahead=2", "--example=5", output)

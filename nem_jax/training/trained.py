@@ -78,7 +78,8 @@ def restore_best(experiment: Experiment, path: Path) -> tuple[Params, np.ndarray
 
 def _check_seed(seed: int | None, seeds: Sequence[int], source: str) -> None:
     if seed is not None and seed not in seeds:
-        raise ValueError(f"seed must be from {seeds[0]} to {seeds[-1]} of {source}, got {seed}")
+        allowed = f"from {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
+        raise ValueError(f"seed must be {allowed} of {source}, got {seed}")
 
 
 def initial_params(experiment: Experiment) -> Params | None:
