@@ -66,17 +66,7 @@ def ari(
 ) -> Float[Array, ""]:
     """Adjusted Rand index of two segmentations of one image (Hubert and Arabie, 1985): 1 the same, about 0 chance.
 
-    NaN if a pixel that counts is of no group or has no label within the ranges below.
-
-    Args:
-        groups: the true segmentation, integers from 0 to `num_groups`, `[H, W]`, `[H, W, 1]` or `[P]`.
-        labels: the found one, from 0 to `num_components - 1`, in the same shape.
-        mask: the pixels that count, likewise; the papers': `groups > 0`, those of exactly one object.
-        num_groups: static under jit, as what follows.
-        num_components: K.
-
-    Raises:
-        ValueError: see `contingency`.
+    Arguments (integer images `[H, W]`, `[H, W, 1]` or `[P]`, and a boolean mask), NaN and errors as for `ami`.
     """
     table = contingency(groups, labels, mask, num_groups, num_components)
     return jnp.where(_is_complete(table, mask), ari_from_table(table), jnp.nan)
