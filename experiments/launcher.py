@@ -7,6 +7,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments.command_line import launch
+from experiments.cores import use_cores
 from nem_jax import hosts
 from nem_jax.config.fields import check_fields
 from nem_jax.training.run import run
@@ -39,7 +40,8 @@ def _main(experiment: str) -> None:
     if config.experiment != experiment:
         raise ValueError(f"--config is one of {config.experiment}, and this is experiments.{experiment}.run")
     _check_cache_apart()
-    _connect()
+    if not _connect():
+        use_cores([config])
     try:
         with hosts.ending_together():
             run(config, _WORKDIR.value, _STOP_NOW.value)
@@ -62,8 +64,8 @@ def _check_cache_apart() -> None:
         raise ValueError(f"--compilation_cache must not lie in --workdir, got {cache}")
 
 
-def _connect() -> None:
-    """Join the other processes, if there are any.
+def _connect() -> bool:
+    """Join the other processes, if there are any: whether there are.
 
     Raises:
         ValueError: flags that do not go together; see `hosts`.
@@ -74,11 +76,13 @@ def _connect() -> None:
             raise ValueError(f"{', '.join(unused)}: given, but used only with --coordinator")
         if _DISTRIBUTED.value or (_DISTRIBUTED.value is None and hosts.find_launcher()):
             hosts.connect_by_launcher(_TIMEOUT.value)
-        elif _TIMEOUT.present:
+            return True
+        if _TIMEOUT.present:
             raise ValueError("--timeout is given, but this process is alone: nothing waits")
-        return
+        return False
     if _DISTRIBUTED.value is False:
         raise ValueError("--coordinator is given, but --nodistributed makes this process one alone")
     if _NUM_PROCESSES.value is None or _PROCESS_ID.value is None:
         raise ValueError("--coordinator needs --num_processes and --process_id")
     hosts.connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _TIMEOUT.value)
+    return True

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from experiments import publish
 from experiments.command_line import launch
+from experiments.cores import use_cores
 from experiments.recipe import config_module
 from experiments.shared_flags import define_directory, define_mnist_dir
 from nem_jax.training.run import check_startable, run_unless_finished
@@ -48,6 +49,7 @@ def plan(experiment: str, names: list[str], seeds: int, directory: Path) -> dict
 def main() -> None:
     """Train what is missing, and publish it if that is asked for."""
     planned = plan(_EXPERIMENT.value, _NAMES.value, _SEEDS.value, Path(_DIRECTORY.value))
+    use_cores(planned.values())
     for workdir, config in planned.items():
         run_unless_finished(config, workdir)
         if _PUBLISH.value:

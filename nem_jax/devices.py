@@ -6,6 +6,7 @@ the same program on the same inputs (`nem_jax.hosts`).
 """
 
 import math
+import os
 from typing import Any
 
 import jax
@@ -15,6 +16,30 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 SEED, DATA = "seed", "data"
+
+MIN_EXAMPLES_PER_CORE = 16
+"""With fewer a core's matrix products are too small to be worth a device of its own."""
+
+
+def num_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def make_cores_devices(num_examples: int) -> None:
+    """Make the CPU as many devices as there are cores for equal parts of `num_examples`, which are taken at once.
+
+    A core with its own examples waits for the others once a step, not at every operation. Called before JAX computes
+    anything; what the user has set, by `JAX_NUM_CPU_DEVICES` or XLA's flag, stays. Accelerators are not concerned.
+    """
+    by_flag = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if jax.config.values["jax_num_cpu_devices"] == -1 and not by_flag:
+        jax.config.update("jax_num_cpu_devices", _num_parts(num_examples, num_cores()))
+
+
+def _num_parts(num_examples: int, most: int) -> int:
+    enough = range(min(most, num_examples // MIN_EXAMPLES_PER_CORE), 1, -1)
+    return next((count for count in enough if num_examples % count == 0), 1)
 
 
 def available() -> list[jax.Device]:

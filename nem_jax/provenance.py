@@ -1,7 +1,6 @@
 """Where a number comes from: hardware, versions, revision, command."""
 
 import importlib.metadata
-import os
 import platform
 import shlex
 import subprocess
@@ -11,6 +10,8 @@ from typing import Any
 
 import jax
 
+from nem_jax.devices import num_cores
+
 PACKAGES = ("nem-jax", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
@@ -19,7 +20,7 @@ def hardware() -> str:
     device = jax.devices()[0]
     if device.platform != "cpu":
         return f"{jax.device_count()} x {device.device_kind}"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = num_cores()
     return f"{cores} core{'s' * (cores != 1)} of {_processor()} ({platform.machine()})"
 
 

@@ -28,6 +28,9 @@ HAS_CHOICE = jax.__version_info__ < (0, 11)
 def pytest_configure(config):
     """XLA reads its flags at the first computation. Benchmarks measure what users have."""
     if config.option.markexpr == "benchmark":
+        from experiments.benchmark import contests  # once nem_jax is under the hook
+
+        contests.use_cpu()
         return
     jax.config.update("jax_num_cpu_devices", 8)  # simulated, for the tests of several; the others see one
     if HAS_CHOICE:

@@ -1,7 +1,10 @@
 """Several devices, simulated: the same numbers as one, each device its share, and no exchange but the gradients'."""
 
 import dataclasses
+import os
 import re
+import subprocess
+import sys
 from typing import NamedTuple
 
 import chex
@@ -9,9 +12,10 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.cores import use_cores
 from experiments.flying_shapes.config import get_config as flying_shapes
 from experiments.static_shapes.config import get_config as static_shapes
-from nem_jax import evaluation
+from nem_jax import devices, evaluation
 from nem_jax.config import build_experiment
 from nem_jax.data.hdf5 import load_hdf5
 from nem_jax.data.hdf5_writer import write_hdf5
@@ -206,3 +210,50 @@ def test_what_the_devices_do_not_divide_is_refused(use_devices, tmp_path, num_se
     with pytest.raises(ValueError, match=sentence):
         run(config, str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+CORES = """
+import jax
+from nem_jax import devices
+for num_examples, cores in [(64, 1), (64, 2), (64, 3), (64, 16), (96, 3), (33, 2), (31, 2), (8, 4)]:
+    jax.config.update("jax_num_cpu_devices", -1)
+    devices.num_cores = lambda: cores
+    devices.make_cores_devices(num_examples)
+    print(jax.config.values["jax_num_cpu_devices"], end=" ")
+devices.num_cores = lambda: 2
+devices.make_cores_devices(64)
+print(len(jax.devices()))
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "1 2 2 4 3 1 1 1 1"),  # the last call finds the 1 of the one before, and leaves it
+        ({"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, "-1 -1 -1 -1 -1 -1 -1 -1 3"),
+    ],
+)
+def test_cores_are_devices_where_each_has_enough_to_do(given, expected):
+    environ = {**os.environ, "JAX_PLATFORMS": "cpu", **given}
+    environ.pop("JAX_NUM_CPU_DEVICES", None)
+    done = subprocess.run([sys.executable, "-c", CORES], env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected
+
+
+def test_what_the_user_has_set_stays(monkeypatch):
+    monkeypatch.setattr(devices, "num_cores", lambda: 2)
+    devices.make_cores_devices(64)
+    assert jax.config.values["jax_num_cpu_devices"] == 8  # conftest's
+
+
+def test_all_batches_of_a_run_can_be_split(monkeypatch):
+    asked = []
+    monkeypatch.setattr(devices, "make_cores_devices", asked.append)
+    parts, staged = static_shapes("rnn_em"), static_shapes("rnn_em")
+    parts.training.num_microbatches = 2
+    staged.training.batch_size = 80
+    staged.stages = ({"training.batch_size": 48}, {"training.batch_size": 80})
+    use_cores([parts])
+    use_cores([staged])
+    use_cores([parts, staged])
+    assert asked == [32, 16, 16]

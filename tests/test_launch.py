@@ -192,8 +192,23 @@ def test_several_processes_are_joined_if_asked_or_known(monkeypatch, automatic, 
         monkeypatch.setattr(launcher, flag, SimpleNamespace(value=value))
     for flag in ("_NUM_PROCESSES", "_PROCESS_ID", "_TIMEOUT"):
         monkeypatch.setattr(launcher, flag, SimpleNamespace(present=0, value=300))
-    launcher._connect()
+    assert launcher._connect() == joins
     assert joined == [300] * joins
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_run_that_is_alone_has_all_cores_before_it_begins(monkeypatch, several):
+    """Several processes of one host would each take them all."""
+    begun = []
+    monkeypatch.setattr(launcher, "_CONFIG", SimpleNamespace(value=get_config("smoke")))
+    for flag in ("_WORKDIR", "_STOP_NOW"):
+        monkeypatch.setattr(launcher, flag, SimpleNamespace(value=None))
+    for name, result in {"_check_cache_apart": None, "_connect": several}.items():
+        monkeypatch.setattr(launcher, name, lambda result=result: result)
+    monkeypatch.setattr(launcher, "use_cores", lambda configs: begun.extend(config.name for config in configs))
+    monkeypatch.setattr(launcher, "run", lambda *arguments: begun.append("run"))
+    launcher._main("static_shapes")
+    assert begun == ["run"] if several else ["smoke", "run"]
 
 
 @pytest.mark.parametrize(

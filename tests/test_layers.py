@@ -31,7 +31,7 @@ LAYERS = {
     "rendezvous": 4,
     "hosts": 5,
     "evaluation": 5,
-    "provenance": 4,
+    "provenance": 5,
     "weights": 5,
     "pretrained": 6,
     "training": 7,

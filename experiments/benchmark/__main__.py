@@ -23,6 +23,7 @@ from experiments.benchmark.contests import CONTESTS
 from experiments.benchmark.convolutional import paper_config
 from experiments.benchmark.measure import flop_per_example, growth, matmul_peak, training_step
 from experiments.command_line import allow_only, launch
+from experiments.cores import use_cores
 from experiments.output import beside
 from experiments.static_shapes.config import get_config as static_shapes
 from nem_jax import charts, devices
@@ -154,6 +155,7 @@ def profile(directory: str) -> None:
 
 def main() -> None:
     """What the flags name."""
+    use_cores(models().values())
     if _PROFILE.value is not None:
         allow_only(("profile", "compilation_cache"), "--profile writes a trace, no more")
         profile(_PROFILE.value)

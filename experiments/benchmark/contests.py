@@ -14,6 +14,8 @@ import jax
 
 from experiments.benchmark import convolutional, dense
 from experiments.benchmark.contest import TORCH_MISSING, Contest
+from experiments.cores import use_cores
+from experiments.static_shapes.config import get_config
 
 CONTESTS: dict[str, Callable[[], Contest]] = {
     "static_shapes": dense.contest,
@@ -22,13 +24,19 @@ CONTESTS: dict[str, Callable[[], Contest]] = {
 }
 
 
+def use_cpu() -> None:
+    """As training does; all contests have the same batch size."""
+    jax.config.update("jax_platforms", "cpu")
+    use_cores([get_config("rnn_em")])
+
+
 def main(name: str = "static_shapes", contestant: str | None = None) -> None:
     """The table of a contest, or with the name of a contestant its memory as JSON."""
     if name not in CONTESTS:
         sys.exit(f"error: the contest must be one of {', '.join(CONTESTS)}, got {name!r}")
     if find_spec("torch") is None:
         sys.exit(TORCH_MISSING)
-    jax.config.update("jax_platforms", "cpu")
+    use_cpu()
     contest = CONTESTS[name]()
     if contestant is None:
         print(f"Largest relative difference of loss and gradients: {contest.difference():.1e}")

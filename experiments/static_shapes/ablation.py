@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from experiments import figure
 from experiments.command_line import launch
+from experiments.cores import use_cores
 from experiments.output import beside
 from experiments.shared_flags import define_directory, define_num_test
 from experiments.static_shapes.config import DEPARTURES, FURTHER, get_config
@@ -51,6 +52,7 @@ def measure() -> figure.Measured:
     planned = {label: (directory / label.replace(" ", "_"), config) for label, config in variants().items()}
     for workdir, config in planned.values():
         check_startable(config, workdir)
+    use_cores(config for _, config in planned.values())
     found: dict[str, Any] = {}
     for label, (workdir, config) in planned.items():
         result = run_unless_finished(config, workdir)

@@ -9,6 +9,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from experiments.command_line import launch
+from experiments.cores import use_cores
 from experiments.shared_flags import define_directory
 from experiments.static_shapes.config import get_config
 from nem_jax.training.run import run
@@ -38,6 +39,7 @@ def main() -> None:
     config = get_config("demo")
     workdir = next_workdir(Path(_DIRECTORY.value), config)
     print(f"RNN-EM learns to pull overlapping shapes apart, without a label. Workdir: {workdir}")
+    use_cores([config])
     run(config, workdir)
 
 

@@ -2,7 +2,6 @@
 
 from importlib.util import find_spec
 
-import jax
 import numpy as np
 import pytest
 
@@ -31,7 +30,6 @@ def test_the_convolutional_networks_compile_soon(name):
 def test_a_step_takes_less_time_and_memory_than_pytorch(name):
     if find_spec("torch") is None:
         pytest.skip(TORCH_MISSING)
-    jax.config.update("jax_platforms", "cpu")
     contest = CONTESTS[name]()
     assert contest.difference() < MAX_DIFFERENCE
     times, memories = contest.step_times(), contest.memory()
