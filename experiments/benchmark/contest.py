@@ -30,6 +30,9 @@ TORCH_MISSING = (
     "CPU (on Linux a plain `pip install torch` fetches the CUDA build of several GB)."
 )
 
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
+"""glibc gives back at once what is freed, from so many bytes on: it would keep some of it, and hide the next step's."""
+
 Run = Callable[[], None]
 """Takes a turn's training steps and waits for them."""
 
@@ -79,8 +82,9 @@ class Contest:
     def memory(self) -> dict[str, Memory]:
         """Of each contestant, in a process of its own."""
         command = [sys.executable, "-m", "experiments.benchmark.contests", self.name]
+        environ = {**os.environ, **ALLOCATOR}
         output = {
-            name: subprocess.run([*command, name], check=True, stdout=subprocess.PIPE, text=True).stdout
+            name: subprocess.run([*command, name], env=environ, check=True, stdout=subprocess.PIPE, text=True).stdout
             for name in self.build
         }
         return {name: Memory(*json.loads(text.splitlines()[-1])) for name, text in output.items()}
