@@ -1,4 +1,4 @@
-"""What trains on the CPU trains on all of its cores, each a device of JAX's."""
+"""What trains on the CPU trains on its cores as devices of JAX's, as many as share a batch evenly."""
 
 import math
 from collections.abc import Iterable

@@ -32,8 +32,8 @@ def make_cores_devices(num_examples: int) -> None:
     A core with its own examples waits for the others once a step, not at every operation. Called before JAX computes
     anything; what the user has set, by `JAX_NUM_CPU_DEVICES` or XLA's flag, stays. Accelerators are not concerned.
     """
-    by_flag = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if jax.config.values["jax_num_cpu_devices"] == -1 and not by_flag:
+    not_set = jax.config.values["jax_num_cpu_devices"] == -1
+    if not_set and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", _num_parts(num_examples, num_cores()))
 
 
@@ -74,7 +74,7 @@ def training_mesh(num_seeds: int, batch_size: int, num_microbatches: int, seed_d
         raise ValueError(
             f"training.batch_size must be a multiple of {along_data * num_microbatches}, got {batch_size}: "
             f"{along_data} of {count} devices share it, each in training.num_microbatches = {num_microbatches} parts "
-            "(JAX can be shown fewer devices, with CUDA_VISIBLE_DEVICES for instance)"
+            "(JAX can be given fewer devices, by CUDA_VISIBLE_DEVICES or JAX_NUM_CPU_DEVICES for instance)"
         )
     return make_mesh(along_seed)
 

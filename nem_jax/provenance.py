@@ -56,8 +56,14 @@ def command() -> str:
 
 
 def record() -> dict[str, Any]:
-    """All of the above."""
-    return {"hardware": hardware(), "versions": versions(), "git_revision": git_revision(), "command": command()}
+    """All of the above, and the number of devices: the last digits of sums over them depend on it."""
+    return {
+        "hardware": hardware(),
+        "num_devices": jax.device_count(),
+        "versions": versions(),
+        "git_revision": git_revision(),
+        "command": command(),
+    }
 
 
 def _processor() -> str:

@@ -94,7 +94,10 @@ def use_devices(monkeypatch):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_device():
+def _one_device(pytestconfig):
+    """Not of benchmarks: they measure what users have."""
+    if pytestconfig.option.markexpr == "benchmark":
+        return
     from nem_jax import devices
 
     devices.available = lambda: jax.devices()[:1]

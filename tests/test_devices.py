@@ -1,10 +1,12 @@
 """Several devices, simulated: the same numbers as one, each device its share, and no exchange but the gradients'."""
 
 import dataclasses
+import importlib
 import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import chex
@@ -12,6 +14,8 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.benchmark import contests
+from experiments.benchmark.convolutional import paper_config
 from experiments.cores import use_cores
 from experiments.flying_shapes.config import get_config as flying_shapes
 from experiments.static_shapes.config import get_config as static_shapes
@@ -250,10 +254,48 @@ def test_all_batches_of_a_run_can_be_split(monkeypatch):
     asked = []
     monkeypatch.setattr(devices, "make_cores_devices", asked.append)
     parts, staged = static_shapes("rnn_em"), static_shapes("rnn_em")
-    parts.training.num_microbatches = 2
-    staged.training.batch_size = 80
-    staged.stages = ({"training.batch_size": 48}, {"training.batch_size": 80})
+    parts.training.update({"batch_size": 144, "num_microbatches": 2})
+    staged.training.batch_size = 160
+    staged.stages = ({"training.batch_size": 96}, {"training.batch_size": 160})
     use_cores([parts])
     use_cores([staged])
     use_cores([parts, staged])
-    assert asked == [32, 16, 16]
+    assert asked == [72, 32, 8]
+
+
+@pytest.mark.parametrize(
+    ("module", "flags", "start", "names"),
+    [
+        ("sweep", {"EXPERIMENT": "static_shapes", "NAMES": ["smoke", "rnn_em"], "DIRECTORY": "none", "SEEDS": 1,
+                   "MNIST_DIR": None, "PUBLISH": False}, "main", {"smoke", "rnn_em"}),
+        ("static_shapes.demo", {"DIRECTORY": "none"}, "main", {"demo"}),
+        ("static_shapes.ablation", {"DIRECTORY": "none", "EPOCHS": 2, "NUM_TEST": 9}, "measure", {"rnn_em_best"}),
+        ("benchmark.__main__", {"PROFILE": None}, "main", {"rnn_em", "n_em", "rnn_em_3_3", "direct"}),
+    ],
+)  # fmt: skip
+def test_every_command_that_trains_has_all_cores_before_it_does(monkeypatch, module, flags, start, names):
+    class Asked(Exception):
+        pass
+
+    def ask(configs):
+        raise Asked({config.name for config in configs})
+
+    command = importlib.import_module(f"experiments.{module}")
+    for flag, value in flags.items():
+        monkeypatch.setattr(command, f"_{flag}", SimpleNamespace(value=value))
+    monkeypatch.setattr(command, "use_cores", ask)
+    for trains in {"run", "run_unless_finished", "training_step"} & set(vars(command)):
+        monkeypatch.setattr(command, trains, None)  # a call would be another error
+    with pytest.raises(Asked) as asked:
+        getattr(command, start)()
+    assert asked.value.args == (names,)
+
+
+def test_contests_share_a_batch_size(monkeypatch):
+    """PyTorch's are of one program, which sees as many devices as that of static shapes."""
+    asked = []
+    monkeypatch.setattr(contests, "use_cores", asked.extend)
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    contests.use_cpu()
+    sizes = {config.training.batch_size for config in (*asked, *map(paper_config, ("flying_shapes", "flying_mnist")))}
+    assert sizes == {64}

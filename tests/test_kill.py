@@ -25,10 +25,10 @@ COMMAND = (
 
 
 @pytest.fixture(scope="module")
-def whole(launch, tmp_path_factory):
-    """The workdir of a run that nothing disturbs."""
+def whole(begin, tmp_path_factory):
+    """The workdir of a run that nothing disturbs, on two devices."""
     path = tmp_path_factory.mktemp("whole") / "run"
-    done = launch(*COMMAND, f"--workdir={path}")
+    done = begin(*COMMAND, f"--workdir={path}", num_devices=2).end(timeout=200)
     assert done.returncode == 0, done.stderr
     return path
 
@@ -63,13 +63,13 @@ def test_ctrl_c_says_how_to_go_on(begin, tmp_path):
     assert not (tmp_path / "run" / RESULT).exists()
 
 
-def test_killed_at_any_moment_it_resumes_to_the_same_numbers(launch, begin, whole, tmp_path):
+def test_killed_at_any_moment_it_resumes_to_the_same_numbers(begin, whole, tmp_path):
     """kill -9 five times, at random moments: while it starts, after the start's first epoch, after the run's last."""
     run, moments = tmp_path / "run", random.Random(0)
     for kill in range(5):
         before = num_epochs(run)
         (run / LOCK).unlink(missing_ok=True)
-        command = begin(*COMMAND, f"--workdir={run}")
+        command = begin(*COMMAND, f"--workdir={run}", num_devices=2)
         if kill == 2:  # it has taken its directory, and is about to read its checkpoint
             await_that((run / LOCK).exists)
         elif kill == 4:  # it scores what it trained
@@ -79,7 +79,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_numbers(launch, begin, whol
         time.sleep(moments.uniform(0.0, 0.1))  # an epoch takes longer
         command.kill()
         assert not (run / RESULT).exists()
-    done = launch(*COMMAND, f"--workdir={run}")
+    done = begin(*COMMAND, f"--workdir={run}", num_devices=2).end(timeout=200)
     assert done.returncode == 0, done.stderr
     assert "epoch" not in done.stdout  # the last kill found all of them trained
     assert read_records(run) == read_records(whole)
@@ -87,7 +87,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_numbers(launch, begin, whol
 
 
 def test_two_processes_resume_after_kill_9_of_one(begin_two, whole, tmp_path):
-    """And reach the numbers of one process with one device."""
+    """And reach the numbers of one process."""
     run = tmp_path / "run"
     command = (*COMMAND, "--config.training.figure_interval=6", f"--workdir={run}")
     with begin_two(*command) as commands:

@@ -196,6 +196,16 @@ def test_several_processes_are_joined_if_asked_or_known(monkeypatch, automatic, 
     assert joined == [300] * joins
 
 
+def test_processes_that_were_started_by_hand_are_joined(monkeypatch):
+    joined = []
+    monkeypatch.setattr(hosts, "connect", lambda *arguments: joined.append(arguments))
+    given = {"_DISTRIBUTED": None, "_COORDINATOR": "10.0.0.1:1", "_NUM_PROCESSES": 2, "_PROCESS_ID": 0, "_TIMEOUT": 300}
+    for flag, value in given.items():
+        monkeypatch.setattr(launcher, flag, SimpleNamespace(value=value))
+    assert launcher._connect()
+    assert joined == [("10.0.0.1:1", 2, 0, 300)]
+
+
 @pytest.mark.parametrize("several", [False, True])
 def test_a_run_that_is_alone_has_all_cores_before_it_begins(monkeypatch, several):
     """Several processes of one host would each take them all."""
@@ -208,7 +218,7 @@ def test_a_run_that_is_alone_has_all_cores_before_it_begins(monkeypatch, several
     monkeypatch.setattr(launcher, "use_cores", lambda configs: begun.extend(config.name for config in configs))
     monkeypatch.setattr(launcher, "run", lambda *arguments: begun.append("run"))
     launcher._main("static_shapes")
-    assert begun == ["run"] if several else ["smoke", "run"]
+    assert begun == (["run"] if several else ["smoke", "run"])
 
 
 @pytest.mark.parametrize(

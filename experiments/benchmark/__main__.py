@@ -79,7 +79,7 @@ def _measure_models() -> dict[str, Any]:
         found[name] = {**step, "flop_per_example": flop, "share_of_peak": share}
         print(
             f"{name}: {step['ms']:.1f} ms/step, {step['examples_per_second']:.0f} examples/s, "
-            f"{flop / 1e6:.0f} MFLOP/example, {share:.0%} of peak, {step['megabytes']:.0f} MB, "
+            f"{flop / 1e6:.0f} MFLOP/example, {share:.0%} of peak, {step['megabytes']:.0f} MB a device, "
             f"compiled in {step['compile_seconds']:.1f} s"
         )
     return {"matmul_peak": peak, "devices": num_devices, "steps": found}
@@ -95,7 +95,7 @@ def _measure_remat() -> dict[str, Any]:
         found[form] = growth(static, {"T": ("model.num_steps", LONG)}, print)["T"]
         if flying.training.scan_unroll is not None:
             found[form]["flying"] = step = training_step(flying)
-            print(f"flying shapes: {step['ms']:.0f} ms, {step['megabytes']:.0f} MB")
+            print(f"flying shapes: {step['ms']:.0f} ms, {step['megabytes']:.0f} MB a device")
     return found
 
 

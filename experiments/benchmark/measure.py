@@ -126,7 +126,7 @@ def growth(config: ConfigDict, vary: dict[str, tuple[str, list[int]]], report: C
             varied = config.copy_and_resolve_references()
             set_value(varied, field, value)
             step = training_step(varied)
-            report(f"{label} = {value}: {step['min_ms']:.1f} ms, {step['megabytes']:.0f} MB")
+            report(f"{label} = {value}: {step['min_ms']:.1f} ms, {step['megabytes']:.0f} MB a device")
             for name in ("min_ms", "megabytes"):
                 found[label][name].append(step[name])
     return found

@@ -24,7 +24,7 @@ MAPPINGS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {"vmap
 
 
 def faster_mapping() -> str:
-    """On CPU one seed uses all cores already. That an accelerator has room for more is assumed, not measured."""
+    """On CPU one seed keeps its cores busy. That an accelerator has room for more is assumed, not measured."""
     return "sequence" if jax.default_backend() == "cpu" else "vmap"
 
 
