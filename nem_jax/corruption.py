@@ -1,6 +1,6 @@
 """Input noise, from the clean x to x_noisy: each function is `(key, x) -> x_noisy` once its strength is bound.
 
-A probability outside [0, 1] is a ValueError; a traced one is not checked.
+It consumes the key; a probability outside [0, 1] is a ValueError, unless it is traced.
 """
 
 import jax

@@ -74,6 +74,16 @@ def update_theta(
     return new_theta, psi
 
 
+def check_epsilon(epsilon: float) -> None:
+    """Refuse what `e_step` does not take.
+
+    Raises:
+        ValueError: it is neither 0 nor at least `MIN_EPSILON`.
+    """
+    if epsilon != 0 and not epsilon >= MIN_EPSILON:
+        raise ValueError(f"epsilon must be 0 or at least {MIN_EPSILON}, got {epsilon}")
+
+
 def e_step(
     x: Float[Array, "H W C"],
     psi: Float[Array, "K H W C"],
@@ -88,11 +98,10 @@ def e_step(
     Binary or grey, pixels lie in [0, 1]: outside, Bernoulli's is no likelihood.
 
     Raises:
-        ValueError: epsilon is neither 0 nor at least `MIN_EPSILON`.
+        ValueError: see `check_epsilon`.
     """
     assert_psi_of(x, psi)
-    if epsilon != 0 and not epsilon >= MIN_EPSILON:
-        raise ValueError(f"epsilon must be 0 or at least {MIN_EPSILON}, got {epsilon}")
+    check_epsilon(epsilon)
     if epsilon == 0:
         return jax.nn.softmax(pixel_dist.log_prob(x[None], psi), axis=0)[..., None]
     likelihood = pixel_dist.prob(x[None], psi) + epsilon
@@ -123,6 +132,12 @@ def em_step(
         pixel_dist: `Bernoulli()` or `Gaussian(...)`.
         gradient_gamma: False stops gradients through gamma (N-EM section 2.4); psi's in the residual stay.
         epsilon: see `e_step`.
+
+    Returns:
+        The new state, of the old one's shapes.
+
+    Raises:
+        ValueError, AssertionError: see `e_step` and `update_theta`.
     """
     residual = masked_residual(x_noisy, state.psi, state.gamma)
     theta, psi = update_theta(cell, params, residual, state.theta)

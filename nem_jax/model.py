@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Num
 from nem_jax import em, losses
 from nem_jax.distributions import PixelDist
 from nem_jax.types import Cell, EMState, Params, PRNGKey, Trajectory, check_counts
-from nem_jax.unrolling import unroll
+from nem_jax.unrolling import REMAT, unroll
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,12 @@ class NEM:
         inter_weight: weight of the inter-cluster loss.
         num_draws: initial gammas that `infer_likeliest` tries; training draws one.
         scan_unroll: EM steps per loop body; None lays out all of them, which is fastest on CPU.
-        remat: what the backward pass computes again, see `nem_jax.unrolling.REMAT`; it
-            needs `scan_unroll` below T.
+        remat: what the backward pass computes again, one of `nem_jax.unrolling.REMAT`; without effect unless
+            `scan_unroll` is below T.
 
     Raises:
-        ValueError: a count is below 1, lookahead below 0, or step_weights or scored_steps is neither 'last' nor 'all'.
+        ValueError: a count is below 1, lookahead or inter_weight below 0, epsilon none that `em.e_step` takes, or
+            step_weights, scored_steps or remat not one of their names.
     """
 
     init: Callable[[PRNGKey], Params]
@@ -71,9 +72,13 @@ class NEM:
         check_counts(0, lookahead=self.lookahead)
         if self.scan_unroll is not None:
             check_counts(scan_unroll=self.scan_unroll)
-        for name in ("step_weights", "scored_steps"):
-            if getattr(self, name) not in losses.WHICH_STEPS:
-                raise ValueError(f"{name} must be one of {', '.join(losses.WHICH_STEPS)}, got {getattr(self, name)!r}")
+        em.check_epsilon(self.epsilon)
+        if not self.inter_weight >= 0:
+            raise ValueError(f"inter_weight must be at least 0, got {self.inter_weight}")
+        allowed = {"step_weights": losses.WHICH_STEPS, "scored_steps": losses.WHICH_STEPS, "remat": REMAT}
+        for name, names in allowed.items():
+            if getattr(self, name) not in names:
+                raise ValueError(f"{name} must be one of {', '.join(names)}, got {getattr(self, name)!r}")
 
     @property
     def num_frames(self) -> int:
@@ -144,7 +149,8 @@ def infer_likeliest(
     """`infer` from `model.num_draws` initial gammas, each with its own noise; the one that explains x best is kept.
 
     Beyond the paper. The lowest `losses.loss_upper_bound` after the last step wins, which knows neither gamma nor true
-    groups, but the target: a prediction kept so is no forecast. One draw is `infer` itself.
+    groups, but the target: a prediction kept so is no forecast. One draw is `infer` itself, whose arguments, results
+    and errors it has.
     """
     if model.num_draws == 1:
         return infer(model, params, key, x)
@@ -162,6 +168,6 @@ def objective(model: NEM, trajectory: Trajectory, x: Float[Array, "F H W C"]) ->
 
 
 def example_loss(model: NEM, params: Params, key: PRNGKey, x: Float[Array, "F H W C"]) -> losses.StepLoss:
-    """`objective` of `infer` on one example: what training minimises."""
+    """`objective` of `infer` on one example, whose arguments and errors it has: what training minimises."""
     trajectory, _ = infer(model, params, key, x)
     return objective(model, trajectory, x)

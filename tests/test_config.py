@@ -167,7 +167,7 @@ def test_every_field_is_read(config, monkeypatch):
         ({"data__generator": "movies"}, "data.generator must be one of 'static_shapes', 'flying_shapes', "),
         (
             {"data__generator": "published_shapes"},
-            "data.image_size is 28, of one channel, but the stored images are 20x20x1",
+            "data.image_size is 28, of one channel, but the images in the data are 20x20x1",
         ),
         (
             {"data__generator": "published_shapes", "data__num_objects": 5},
@@ -378,7 +378,7 @@ def test_models_that_differ_in_the_image_size_alone_are_two():
     ("fields", "sentence"),
     [
         ({"data__num_objects": 2}, "data.num_objects is 2, but the stored groups go up to 3"),
-        ({"data__image_size": 20}, "data.image_size is 20, of one channel, but the stored images are 28x28x1"),
+        ({"data__image_size": 20}, "data.image_size is 20, of one channel, but the images in the data are 28x28x1"),
     ],
 )
 def test_stored_data_must_be_what_the_configuration_says(tmp_path, fields, sentence):

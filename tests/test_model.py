@@ -193,10 +193,21 @@ def test_example_loss_is_put_together_by_hand(params, x, step_weights, lookahead
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("field", ["step_weights", "scored_steps"])
-def test_unknown_steps_are_refused(field):
-    with pytest.raises(ValueError, match=rf"^{field} must be one of last, all, got 'first'$"):
-        dataclasses.replace(NEM, **{field: "first"})
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("step_weights", "first", "must be one of last, all, got 'first'"),
+        ("scored_steps", "first", "must be one of last, all, got 'first'"),
+        ("remat", "some", "must be one of none, elementwise, all, got 'some'"),
+        ("epsilon", -1e-6, "must be 0 or at least 1e-18, got -1e-06"),
+        ("epsilon", 1e-19, "must be 0 or at least 1e-18, got 1e-19"),
+        ("inter_weight", -1.0, "must be at least 0, got -1.0"),
+        ("inter_weight", float("nan"), "must be at least 0, got nan"),
+    ],
+)
+def test_what_no_model_can_have_is_refused(field, value, sentence):
+    with pytest.raises(ValueError, match=f"^{field} {sentence}$"):
+        dataclasses.replace(NEM, **{field: value})
 
 
 def test_noise_is_drawn_anew_for_every_frame(params, x):

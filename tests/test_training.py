@@ -555,7 +555,7 @@ def test_random_streams_are_those_of_the_published_numbers():
 
 
 def test_no_two_random_streams_are_the_same():
-    """Those of a run and of its data, from the same seed."""
+    """Those of a run and of its data's splits, from the same seed. (Examples' keys: see `make_keys`.)"""
     dataset = build_experiment(tiny()).load_data()
     keys = [*make_keys(0), *(split.source for split in dataset.splits.values()), jax.random.key(0)]
     assert len({tuple(jax.random.key_data(key).tolist()) for key in keys}) == len(keys)

@@ -8,8 +8,9 @@ reproduction: what one core can train, `_make_fast`), `direct_longer` and `stage
 with the weights of `runs/direct_fast` or `runs/staged_fast`, or others by `--config.training.init_from=DIRECTORY`),
 `smoke` (seconds, two stages, on scikit-learn's digits).
 `--config.data.mnist_dir=DIRECTORY` holds MNIST's IDX files; else scikit-learn downloads it. The paper's test AMI:
-`PAPER`; what was reached: experiments/README.md. An epoch takes 14 to 17 minutes on two cores, of the fast and longer
-ones 6 to 10 on one. T and all other fields that are not set here: nem_jax/config/fields.py.
+`PAPER`; what was reached: experiments/README.md. An epoch takes about 10 minutes on two cores of
+README's Performance, of the fast and longer ones 6 on one. T and all other fields that are not set here:
+nem_jax/config/fields.py.
 """
 
 from typing import Any

@@ -7,8 +7,9 @@ Names: `rnn_em_3_3`, `rnn_em_3_5`, `rnn_em_5_3`, `rnn_em_5_5` (objects and K of 
 `rnn_ae_3`, `rnn_ae_4`, `rnn_ae_5` (K = 1: the recurrent autoencoder of figure 5); `smoke` (seconds). Each of
 figure 5 (`rnn_em_*_5`, `rnn_ae_*`) is also there as `<name>_denoising`: trained to clean the frame that it reads (our
 reading of it) instead of to predict the next.
-The paper's test AMI: `PAPER`; what was reached: experiments/README.md. An epoch of `rnn_em_3_3` takes 25 minutes on
-two cores. T, noise and all other fields that are not set here: nem_jax/config/fields.py.
+The paper's test AMI: `PAPER`; what was reached: experiments/README.md. An epoch of `rnn_em_3_3` takes about 15
+minutes on two cores of README's Performance. T, noise and all other fields that are not set here:
+nem_jax/config/fields.py.
 """
 
 from ml_collections import ConfigDict

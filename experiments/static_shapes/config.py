@@ -5,8 +5,9 @@
 Names: `rnn_em`, `n_em` (the original program's K = 4), `rnn_em_k3`, `n_em_k3` (its text),
 `rnn_em_best` (departs from the paper's recipe), `rnn_em_20x20` (Tagger's canvas), `demo` (minutes on two cores),
 `smoke` (seconds).
-An epoch of `rnn_em` or `n_em` takes about a minute on two cores. Test AMI to expect (the paper's: `PAPER`): of `rnn_em`
-0.817, where it stopped early after 148 epochs, of `n_em` 0.47, of `rnn_em_best` 0.907; all: experiments/README.md.
+An epoch of `rnn_em` or `n_em` takes half a minute on two cores of README's Performance. Test AMI to expect (the
+paper's: `PAPER`): of `rnn_em` 0.83, after 150 to 200 epochs, where it stops early, of `n_em` 0.47, of `rnn_em_best`
+0.907; all: experiments/README.md.
 Every field can be set on the command line: `--config.model.num_components=5`. Those that are not set here, and what
 each means: nem_jax/config/fields.py.
 """

@@ -117,7 +117,7 @@ def _checked(dataset: Dataset, image_size: int, num_objects: int) -> Dataset:
     """Stored data must be what the configuration says of it, as networks and metrics are sized by that."""
     if dataset.image_shape != (image_size, image_size, 1):
         shape = "x".join(map(str, dataset.image_shape))
-        raise ValueError(f"data.image_size is {image_size}, of one channel, but the stored images are {shape}")
+        raise ValueError(f"data.image_size is {image_size}, of one channel, but the images in the data are {shape}")
     if dataset.num_groups > num_objects:
         raise ValueError(f"data.num_objects is {num_objects}, but the stored groups go up to {dataset.num_groups}")
     return dataset

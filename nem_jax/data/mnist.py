@@ -110,8 +110,8 @@ def _fetch_openml() -> Digits:
             rows = fetch_openml("mnist_784", version=1, parser="liac-arff", as_frame=False).data
     except (OSError, EOFError, HTTPException) as error:
         raise ValueError(
-            "MNIST cannot be downloaded from OpenML: give data.mnist_dir, a directory with its IDX files, or "
-            f"data.digits='sklearn' ({type(error).__name__}: {error})"
+            "MNIST cannot be downloaded from OpenML: give data.mnist_dir (--mnist_dir of an evaluation), a directory "
+            f"with its IDX files, or data.digits='sklearn' (--digits=sklearn) ({type(error).__name__}: {error})"
         ) from error
     images, num_training = rows.astype(np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE), NUM_IMAGES["train"]
     return Digits(_halve(images[:num_training]), _halve(images[num_training:]))
