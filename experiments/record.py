@@ -22,7 +22,7 @@ SCORES = {
 ENDS = ("epochs", "best_epoch", "best_valid_loss", "stopped_early")
 OF_SEEDS = ("seeds", *ENDS, "stages", "failed_at_step", "learning_curves")
 OF_RUNS = ("git_revision", "command", "earlier_starts", "hardware", "versions")
-"""What a record lists, an entry for each seed or for each run."""
+"""What a record lists, an entry for each seed: of its own, and of its run, which other seeds may have shared."""
 
 
 def of_result(result: dict[str, Any], curves: list[dict[str, list[float]]]) -> Record:
@@ -38,7 +38,7 @@ def of_result(result: dict[str, Any], curves: list[dict[str, list[float]]]) -> R
         "stages": [run.get("stages", []) for run in runs],
         "failed_at_step": [run.get("failed_at_step") for run in runs],
         "learning_curves": curves,
-        **{name: [of_run[name]] for name in OF_RUNS},
+        **{name: [of_run[name]] * len(runs) for name in OF_RUNS},
     }
 
 
@@ -78,16 +78,11 @@ def total_epochs(record: Record) -> dict[int, int]:
 def without_continued(record: Record, later: list[Record]) -> Record:
     """`record` without the seeds that `later` ones have trained for more epochs, and its `weights_sha256` None if those
     were such a seed's.
-
-    Raises:
-        ValueError: one of them shared its run with other seeds.
     """
     epochs = {seed: count for other in later for seed, count in zip(other["seeds"], other["epochs"], strict=True)}
     continued = [epochs.get(seed, 0) > count for seed, count in zip(record["seeds"], record["epochs"], strict=True)]
     if not any(continued):
         return record
-    if len(record["command"]) != len(record["seeds"]):
-        raise ValueError("a seed that was trained on was one of several of its run: publish all seeds anew")
 
     def left(values: list[Any]) -> list[Any]:
         return [value for value, leaves in zip(values, continued, strict=True) if not leaves]

@@ -108,6 +108,7 @@ def test_a_document_without_its_markers_is_left_alone(tmp_path, monkeypatch):
 def test_a_result_is_complete(file):
     record = json.loads(file.read_text())
     assert record.keys() >= FIELDS
+    assert {len(record[name]) for name in (*OF_SEEDS, *OF_RUNS)} == {len(record["seeds"])}
     for metric in SCORES:
         values = record["metrics"][metric]
         assert len(values["per_seed"]) == len(record["seeds"])
@@ -233,7 +234,7 @@ def test_a_seed_joins_those_that_are_published(two_runs, tmp_path):
 
 
 def test_a_seed_that_was_trained_on_takes_its_own_place(two_runs, tmp_path):
-    """Alone or among others, whichever is best; not where its run had other seeds."""
+    """Alone or among others, whichever is best."""
     cut = shutil.copytree(two_runs[0], tmp_path / "cut")
     result = json.loads((cut / RESULT).read_text())
     result["runs"][0]["epochs"] -= 1
@@ -253,9 +254,16 @@ def test_a_seed_that_was_trained_on_takes_its_own_place(two_runs, tmp_path):
         publish.publish([cut], **places)
     left = without_continued(record, [{"seeds": [0], "epochs": [99]}])
     assert (left["seeds"], left["weights_sha256"]) == ([], None)  # its weights are nobody's now
-    record["command"] = ["of both", *record["command"]]
-    with pytest.raises(ValueError, match="one of several of its run: publish all seeds anew"):
-        without_continued(record, [{"seeds": [0], "epochs": [99]}])
+
+
+def test_seeds_of_one_run_are_published_and_replaced_one_by_one():
+    both = joined([record_of_run((0, 0.8, 5.0), (1, 0.6, 4.0))])
+    assert both["hardware"] == ["machine 0"] * 2
+    left = without_continued({**both, "weights_sha256": "sha1"}, [{"seeds": [0], "epochs": [99]}])
+    assert all(len(left[name]) == 1 for name in (*OF_SEEDS, *OF_RUNS))
+    three = joined([left, one_record(0, 0.9, 3.0)])
+    assert (three["seeds"], three["epochs"], three["hardware"]) == ([1, 0], [3, 3], ["machine 0"] * 2)
+    assert three["metrics"]["ami_max"]["per_seed"] == [0.6, 0.9]
 
 
 def test_weights_that_the_record_does_not_tell_of_are_joined_by_no_seed(two_runs, tmp_path):
@@ -440,22 +448,32 @@ def test_the_demo_finds_a_directory(two_runs, tmp_path):
 
 def one_record(seed, ami, valid_loss, num_components=4):
     """Of a run of one seed, without its learning curve."""
-    scores = {"ami_max_mean": ami, "ami_arithmetic_mean": ami + 0.1, "ari_mean": ami + 0.2, "total": 9.0 + seed}
-    scores |= {"ami_max_last": ami - 0.1, "ami_arithmetic_last": 0.0, "ari_last": 0.0, "intra": 5.0, "inter": 4.0}
+    return record_of_run((seed, ami, valid_loss), num_components=num_components)
+
+
+def record_of_run(*seeds, num_components=4):
+    """Of seeds with their AMI and validation loss."""
+    seed = seeds[0][0]
     config = {
         "experiment": "e",
         "name": "n",
         "seed": seed,
-        "num_seeds": 1,
+        "num_seeds": len(seeds),
         "model": {"num_components": num_components},
         "training": {"max_epochs": 9},
         "data": {"mnist_dir": f"machine {seed}"},
         "stages": [],
     }
     rest = {name: name for name in ("protocol", "git_revision", "command", "versions")}
-    one = {"seed": seed, "scores": scores, "epochs": 3, "best_epoch": 2, "stopped_early": seed > 0,
-           "best_valid_loss": valid_loss, "weights_sha256": f"sha{seed}"}  # fmt: skip
-    return of_result({"config": config, "runs": [one], "hardware": f"machine {seed}", **rest}, [{}])
+    runs = [described(*of_seed) for of_seed in seeds]
+    return of_result({"config": config, "runs": runs, "hardware": f"machine {seed}", **rest}, [{}] * len(seeds))
+
+
+def described(seed, ami, valid_loss):
+    scores = {"ami_max_mean": ami, "ami_arithmetic_mean": ami + 0.1, "ari_mean": ami + 0.2, "total": 9.0 + seed}
+    scores |= {"ami_max_last": ami - 0.1, "ami_arithmetic_last": 0.0, "ari_last": 0.0, "intra": 5.0, "inter": 4.0}
+    return {"seed": seed, "scores": scores, "epochs": 3, "best_epoch": 2, "stopped_early": seed > 0,
+            "best_valid_loss": valid_loss, "weights_sha256": f"sha{seed}"}  # fmt: skip
 
 
 def test_seeds_are_joined_and_the_best_validation_loss_gives_the_weights():
