@@ -146,7 +146,9 @@ def test_without_a_network_it_says_what_to_do(monkeypatch, nothing_fetched, erro
         raise error
 
     monkeypatch.setattr(sklearn.datasets, "fetch_openml", fetch)
-    sentence = r"give data\.mnist_dir \(--mnist_dir .*\), a directory .*, or data\.digits='sklearn' \(--digits=sklearn\)"
+    sentence = (
+        r"give data\.mnist_dir \(--mnist_dir .*\), a directory .*, or data\.digits='sklearn' \(--digits=sklearn\)"
+    )
     with pytest.raises(ValueError, match=sentence) as refusal:
         mnist.load_mnist(None)
     assert type(error).__name__ in str(refusal.value) and "\n" not in str(refusal.value)
