@@ -50,7 +50,8 @@ def runs_of(workdir):
 
 
 def test_ctrl_c_says_how_to_go_on(begin, tmp_path):
-    command = begin(*COMMAND, f"--workdir={tmp_path / 'run'}")
+    endless = "--config.training.max_epochs=10000"  # twelve are over within a second
+    command = begin(*COMMAND, endless, f"--workdir={tmp_path / 'run'}")
     await_that(lambda: num_epochs(tmp_path / "run") > 0)
     command.interrupt()
     done = command.end(timeout=60)
