@@ -47,41 +47,50 @@ def conv(
     Raises:
         ValueError: they are not, or no window fits.
     """
-    *batch, height, width, channels = x.shape
+    height, width = x.shape[-3:-1]
     taps = (kernel.shape[0], kernel.shape[1])
     if not all(0 <= zeros < min(taps) for zeros in padding):  # XLA's gradients of more are wrong on CPU
         raise ValueError(f"padding must be from 0 to one less than the kernel's taps {taps}, got {padding}")
-    geometry = Geometry((height, width), taps, stride, (padding, padding), _precision())
+    geometry = _geometry(x, kernel, stride, (padding, padding))
     if min(geometry.output) < 1:
         raise ValueError(f"an image of {height}x{width} with padding {padding} is smaller than the kernel {taps}")
-    y = _conv_p.bind(x.reshape(math.prod(batch), height, width, channels), kernel, geometry=geometry)
-    return y.reshape(*batch, *geometry.output, kernel.shape[3])
+    return _convolve(x, kernel, geometry)
 
 
 def upsample_conv(x: Float[Array, "*n H W I"], kernel: Float[Array, "4 4 I O"]) -> Float[Array, "*n 2*H 2*W O"]:
     """Nearest-neighbour upsampling by 2, then the 4x4 convolution that pads 1 before and 2 after.
 
-    Two neighbours of an upsampled pixel often are the same source pixel: each of the four output pixels of a source
-    pixel sees at most 3x3 of these, with kernel entries added up. That is one 3x3 convolution on the small image with
-    four times the channels, which are then laid out in space: 36 products where the plain form takes 64.
+    Neighbours among the upsampled pixels often are the same source pixel: an even output row sees three rows of x and
+    an odd one two, by taps added up, and so with columns. Even and odd rows are a convolution each of the small image;
+    even and odd columns are its channels: 30 products where the plain form takes 64.
     """
-    height, width, _ = x.shape[-3:]
-    taps = jnp.asarray(_PHASE_TAPS, kernel.dtype)
-    phases = jnp.einsum("auk,bvl,klio->uviabo", taps, taps, kernel)
-    y = conv(x, phases.reshape(*phases.shape[:3], -1), stride=1, padding=(1, 1))
-    y = y.reshape(*x.shape[:-1], 2, 2, kernel.shape[3])
-    return jnp.moveaxis(y, -3, -4).reshape(*x.shape[:-3], 2 * height, 2 * width, kernel.shape[3])
+    *batch, height, width, _ = x.shape
+    even, odd = (jnp.asarray(taps, kernel.dtype) for taps in (_EVEN_TAPS, _ODD_TAPS))
+    columns = jnp.stack([even, jnp.pad(odd, [(1, 0), (0, 0)])])  # as many for both
+    rows = []
+    for taps, padding in ((even, (1, 1)), (odd, (0, 1))):
+        row_kernel = jnp.einsum("uk,bvl,klio->uvibo", taps, columns, kernel)
+        row_kernel = row_kernel.reshape(*row_kernel.shape[:3], -1)
+        y = _convolve(x, row_kernel, _geometry(x, row_kernel, 1, (padding, (1, 1))))
+        rows.append(y.reshape(*batch, height, 2 * width, kernel.shape[3]))
+    return jnp.stack(rows, axis=-3).reshape(*batch, 2 * height, 2 * width, kernel.shape[3])
 
 
-_PHASE_TAPS = np.array(
-    [[[1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]],  # even output pixels: source pixels -1, 0 and +1
-     [[0, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1]]]  # odd ones: source pixels 0 and +1
-)  # fmt: skip
-"""[phase, source pixel, tap]: which taps of a 4-kernel fall on which source pixel, along one axis."""
+_EVEN_TAPS = np.array([[1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]])
+"""[source pixel, tap]: those of a 4-kernel that fall on source pixels -1, 0 and +1, along one axis."""
+_ODD_TAPS = np.array([[1, 1, 0, 0], [0, 0, 1, 1]])
+"""On source pixels 0 and +1."""
 
 
-def _precision() -> str | None:
-    return jax.config.jax_default_matmul_precision  # type: ignore[attr-defined] # made at run time
+def _geometry(x: jax.Array, kernel: jax.Array, stride: int, padding: tuple[tuple[int, int], ...]) -> Geometry:
+    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined] # made at run time
+    return Geometry((x.shape[-3], x.shape[-2]), (kernel.shape[0], kernel.shape[1]), stride, padding, precision)
+
+
+def _convolve(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    batch = x.shape[:-3]
+    y = _conv_p.bind(x.reshape(math.prod(batch), *x.shape[-3:]), kernel, geometry=geometry)
+    return y.reshape(*batch, *geometry.output, kernel.shape[3])
 
 
 def _define(name: str, function: Callable[..., jax.Array]) -> Primitive:
