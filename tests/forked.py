@@ -80,6 +80,7 @@ class Command:
 
 
 def _run(argv: list[str], said: list[Path], num_devices: int | None) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background is born deaf to Ctrl-C
     collect_rarely()
     for descriptor, file in enumerate(said, 1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
